@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers, one mechanism a file."""
+
+from flax.nnx import List
+
+from efficient_layers.layers.batch_norm import BatchNorm
+from efficient_layers.layers.conv import Conv
+from efficient_layers.layers.conv_bn_act import ConvBNAct
+from efficient_layers.layers.inverted_residual import InvertedResidual
+from efficient_layers.layers.make_divisible import make_divisible
+
+__all__ = ["BatchNorm", "Conv", "ConvBNAct", "InvertedResidual", "List", "make_divisible"]
