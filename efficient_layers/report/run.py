@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of one run, from its report.json."""
+
+from typing import Any
+
+from efficient_layers.report import breakdown, chart, curves, headline, quantity
+from efficient_layers.report.facts import facts
+from efficient_layers.report.page import render
+
+
+def run_page(report: dict[str, Any]) -> str:
+    """One self-contained HTML page for a report of schema 1 (see `el.measure.report`).
+
+    Any part may be missing: its section then says what is missing. Nothing is fetched when the
+    page is opened, and all text in the report is escaped.
+    """
+    report = {key: value for key, value in report.items() if value is not None}
+    panels, undrawn = curves.panels(report.get("history"))
+    plots = {f"curve-{i}": chart.item(chart.curves(panel)) for i, panel in enumerate(panels)}
+    return render(
+        "run.html",
+        plots=plots,
+        title=str(report.get("model", "Unnamed model")),
+        subtitle=_subtitle(report),
+        cards=headline.cards(report),
+        panels=panels,
+        undrawn=undrawn,
+        colours=chart.COLOURS,
+        latency=latency_rows(_section(report, "latency")),
+        device=_section(report, "latency").get("device"),
+        quality=facts(_section(report, "quality")),
+        memory=facts(_section(report, "memory")),
+        training=facts(_section(report, "training")),
+        executed=facts(_section(report, "executed")),
+        environment=facts(_section(report, "environment"), readable=False),
+        config=facts(_section(report, "config"), readable=False),
+        schema=report.get("schema", "not stated"),
+        **_cost(_section(report, "cost")),
+    )
+
+
+def latency_rows(latency: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a batch size, smallest first, with the positions (percent) of its p10-p90 bar.
+
+    The bars share one scale, time per example, so that the gain of batching can be seen.
+    """
+    found = []
+    for batch, entry in _by_size(latency.get("batch")):
+        times = {key: quantity.number(entry.get(f"{key}_ms")) for key in ("p10", "median", "p90")}
+        median = times["median"]
+        if median is None or median <= 0:
+            continue
+        found.append(
+            {
+                "batch": batch,
+                **{key: quantity.milliseconds(value) for key, value in times.items()},
+                "each": quantity.milliseconds(median / batch),
+                "rate": quantity.count(1000 * batch / median),
+                "compile": quantity.seconds(entry.get("compile_s", latency.get("compile_s"))),
+                "low": (times["p10"] or median) / batch,
+                "middle": median / batch,
+                "high": (times["p90"] or median) / batch,
+            }
+        )
+    scale = max((row["high"] for row in found), default=1.0)
+    for row in found:
+        row |= {key: 100 * row[key] / scale for key in ("low", "middle", "high")}
+    return found
+
+
+def _by_size(batches: Any) -> list[tuple[int, dict[str, Any]]]:
+    items = batches.items() if isinstance(batches, dict) else ()
+    sized = [(int(k), v) for k, v in items if str(k).isdigit() and isinstance(v, dict)]
+    return sorted((pair for pair in sized if pair[0] > 0), key=lambda pair: pair[0])
+
+
+def _cost(cost: dict[str, Any]) -> dict[str, Any]:
+    rows = breakdown.rows(cost)
+    legend, strips = breakdown.strips(rows)
+    fold = len(rows) > breakdown.FOLD_ABOVE
+    return {
+        "layers": rows,
+        "largest": breakdown.largest(rows) if fold else [],
+        "kinds": legend,
+        "strips": strips,
+        "measures": breakdown.MEASURES,
+        "totals": {m: quantity.count(cost.get(m)) for m in breakdown.MEASURES},
+    }
+
+
+def _section(report: dict[str, Any], name: str) -> dict[str, Any]:
+    section = report.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _subtitle(report: dict[str, Any]) -> list[str]:
+    environment = _section(report, "environment")
+    data = _section(_section(report, "config"), "data").get("name")
+    device = _section(report, "latency").get("device") or environment.get("device")
+    created = str(report.get("created", "")).replace("T", " ")[:16]
+    parts = [report.get("name"), data and f"data: {data}", device and f"on {device}", created]
+    return [str(part) for part in parts if part]
