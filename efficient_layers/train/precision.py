@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mixed precision as a policy: `params=f32,compute=bf16,output=f32`.
 
-    model = Policy.parse("params=f32,compute=bf16,output=f32").apply(model)
+    Policy.parse("params=f32,compute=bf16,output=f32").apply(model)
 
 `params`: dtype in which weights are stored and updated; `compute`: dtype of matmuls, convolutions
 and the activations between layers; `output`: dtype of what the model returns. Independent of it,
@@ -17,15 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.nnx.nn.attention import dot_product_attention_weights
 
-_DTYPES: dict[str, Any] = {
-    "f32": jnp.float32,
-    "float32": jnp.float32,
-    "bf16": jnp.bfloat16,
-    "bfloat16": jnp.bfloat16,
-    "f16": jnp.float16,
-    "float16": jnp.float16,
-}
+_DTYPES: dict[str, Any] = {"f32": jnp.float32, "bf16": jnp.bfloat16, "f16": jnp.float16}
+_LONG = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +33,14 @@ class Policy:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if getattr(self, field.name) not in _DTYPES:
+            given = getattr(self, field.name)
+            short = _LONG.get(given, given)
+            if short not in _DTYPES:
                 raise ValueError(
-                    f"precision: {field.name} must be one of f32, bf16, f16 (or the long names). "
-                    f"Got {getattr(self, field.name)!r}."
+                    f"precision: {field.name} must be one of {', '.join([*_DTYPES, *_LONG])}. "
+                    f"Got {given!r}."
                 )
+            object.__setattr__(self, field.name, short)
 
     @classmethod
     def parse(cls, text: str) -> "Policy":
@@ -59,19 +57,23 @@ class Policy:
         return cls(**chosen)
 
     def apply(self, model: nnx.Module) -> nnx.Module:
-        """A copy of `model` that follows the policy; `model` itself stays as it is.
+        """Makes `model`, fresh from its constructor, follow the policy; returns the same object.
 
         Works on every module of nnx and of this library: a layer takes part through its attribute
-        `dtype`. Paths and the class of the layers stay, so checkpoints fit.
+        `dtype`. Paths, shapes and `isinstance` stay, so checkpoints fit. The policy of all f32 (the
+        default) changes nothing, not even a dtype that the model was built with.
         """
-        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-        params = jax.tree.map(functools.partial(_cast, dtype=_DTYPES[self.params]), params)
-        model = nnx.merge(graphdef, params, rest, copy=True)
+        if self == Policy():
+            return model
+        params = nnx.state(model, nnx.Param)
+        nnx.update(
+            model, jax.tree.map(functools.partial(_cast, dtype=_DTYPES[self.params]), params)
+        )
         for _, module in nnx.iter_modules(model):
             if "dtype" in vars(module):
-                module.dtype = _DTYPES[self.compute]
-            if getattr(module, "attention_fn", None) is nnx.dot_product_attention:
-                module.attention_fn = attention
+                setattr(module, "dtype", _DTYPES[self.compute])  # noqa: B010
+            if vars(module).get("attention_fn") is nnx.dot_product_attention:
+                setattr(module, "attention_fn", attention)  # noqa: B010
         model.__class__ = _with_output(type(model), _DTYPES[self.output])
         return model
 
@@ -98,11 +100,11 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, **options: Any
     """`nnx.dot_product_attention` with a float32 softmax on each of its paths.
 
     Flax computes it in float32 unless dropout is on or weights are recorded; then in the compute
-    dtype, and there this takes the weights in float32. Shapes: query [b q n d], key and value [b k n d].
+    dtype, and there this takes the weights in float32. Query [b q n d], key, value [b k n d].
     """
     if not options.get("dropout_rate", 0.0) and options.get("module") is None:
         return nnx.dot_product_attention(query, key, value, **options)
     dtype = options.pop("dtype", None) or value.dtype
-    weights = nnx.dot_product_attention_weights(query, key, **options, dtype=jnp.float32)
+    weights = dot_product_attention_weights(query, key, **options, dtype=jnp.float32)
     value = jnp.repeat(value, weights.shape[-3] // value.shape[-2], axis=-2)
     return jnp.einsum("...nqk,...knd->...qnd", weights.astype(dtype), value.astype(dtype))
