@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MobileNetV2: inverted residuals with linear bottlenecks.
+
+Reference: Sandler, Howard, Zhu, Zhmoginov and Chen, *MobileNetV2: Inverted Residuals and Linear
+Bottlenecks*, CVPR 2018 (arXiv 1801.04381), table 2.
+
+Differs from the paper where torchvision and timm do too, so that their weights fit: symmetric
+padding, batch normalisation with momentum 0.9 (torch's 0.1) and epsilon 1e-5, dropout 0.2.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from efficient_layers.layers import ConvBNAct, InvertedResidual, List, make_divisible
+from efficient_layers.models.dropout import drop
+from efficient_layers.models.fields import nearest
+from efficient_layers.models.initialise import draw_weights, he_normal_fan_out
+
+
+class Stage(NamedTuple):
+    """A row of the paper's table 2: `repeats` blocks, the first one with `strides`."""
+
+    expand_ratio: int
+    channels: int
+    repeats: int
+    strides: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """The network of one input size: its table and the data it was cut for."""
+
+    stem_features: int
+    stem_strides: int
+    stages: tuple[Stage, ...]
+    head_features: int
+    num_classes: int
+    in_channels: int
+
+
+VARIANTS = {
+    "imagenet": Variant(
+        stem_features=32,
+        stem_strides=2,
+        stages=(
+            Stage(expand_ratio=1, channels=16, repeats=1, strides=1),
+            Stage(expand_ratio=6, channels=24, repeats=2, strides=2),
+            Stage(expand_ratio=6, channels=32, repeats=3, strides=2),
+            Stage(expand_ratio=6, channels=64, repeats=4, strides=2),
+            Stage(expand_ratio=6, channels=96, repeats=3, strides=1),
+            Stage(expand_ratio=6, channels=160, repeats=3, strides=2),
+            Stage(expand_ratio=6, channels=320, repeats=1, strides=1),
+        ),
+        head_features=1280,
+        num_classes=1000,
+        in_channels=3,
+    ),
+    # 8x8 grey images: no stride before the third block, 8x8 -> 4x4 -> 2x2 (see docs/LOG.md).
+    "digits": Variant(
+        stem_features=16,
+        stem_strides=1,
+        stages=(
+            Stage(expand_ratio=1, channels=16, repeats=1, strides=1),
+            Stage(expand_ratio=4, channels=24, repeats=2, strides=1),
+            Stage(expand_ratio=4, channels=40, repeats=2, strides=2),
+            Stage(expand_ratio=4, channels=64, repeats=1, strides=2),
+        ),
+        head_features=256,
+        num_classes=10,
+        in_channels=1,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class MobileNetV2Config:
+    """What makes one MobileNetV2. A field left at None takes the value of its variant.
+
+    Attributes:
+      width: multiplies every channel count, rounded by `make_divisible(., 8)`; the head only grows.
+      num_classes: 0 leaves the classifier out; the model then returns pooled features.
+      variant: "imagenet" (the paper's table) or "digits" (for 8x8 input, under 150,000 parameters).
+      stages: rows (expand_ratio, channels, repeats, strides) before `width` is applied.
+    """
+
+    width: float = 1.0
+    num_classes: int | None = None
+    in_channels: int | None = None
+    dropout_rate: float = 0.2
+    variant: str = "imagenet"
+    stem_features: int | None = None
+    stem_strides: int | None = None
+    stages: tuple[Stage, ...] | None = None
+    head_features: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ValueError(
+                f"mobilenet_v2 has no variant {self.variant!r}. {nearest(self.variant, VARIANTS)}"
+            )
+        for name, value in vars(VARIANTS[self.variant]).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        object.__setattr__(self, "stages", tuple(Stage(*row) for row in self.stages or ()))
+        if self.width <= 0 or not 0 <= self.dropout_rate < 1:
+            raise ValueError(
+                "mobilenet_v2 expects width > 0 and 0 <= dropout_rate < 1. "
+                f"Got width={self.width}, dropout_rate={self.dropout_rate}."
+            )
+
+    def scaled(self, channels: int) -> int:
+        """The channel count at this width."""
+        return make_divisible(channels * self.width)
+
+
+class MobileNetV2(nnx.Module):
+    """Stem, inverted residuals, 1x1 head, global mean, dropout, classifier."""
+
+    def __init__(self, config: MobileNetV2Config, *, rngs: nnx.Rngs) -> None:
+        c = config.scaled(config.stem_features)
+        head = make_divisible(config.head_features * max(1.0, config.width))
+        self.stem = ConvBNAct(config.in_channels, c, 3, config.stem_strides, rngs=rngs)
+        blocks = []
+        for stage in config.stages:
+            for index in range(stage.repeats):
+                blocks.append(
+                    InvertedResidual(
+                        c,
+                        config.scaled(stage.channels),
+                        strides=stage.strides if index == 0 else 1,
+                        expand_ratio=stage.expand_ratio,
+                        rngs=rngs,
+                    )
+                )
+                c = config.scaled(stage.channels)
+        self.blocks = List(blocks)
+        self.head = ConvBNAct(c, head, 1, rngs=rngs)
+        self.dropout = nnx.Dropout(config.dropout_rate)
+        self.classifier = nnx.data(None)
+        if config.num_classes:
+            self.classifier = nnx.Linear(head, config.num_classes, rngs=rngs)
+        draw_weights(self, _weight_scale, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        *,
+        rngs: nnx.Rngs | None = None,
+        out: dict[str, jax.Array] | None = None,
+    ) -> Float[Array, "b k"]:
+        """Logits of shape (b, num_classes), or features (b, head) where num_classes is 0.
+
+        Args:
+          rngs: key of the dropout; needed in train mode where `dropout_rate` > 0.
+          out: filled with "stem", "blocks/0", ..., "head", "features" and "logits".
+        """
+        out = {} if out is None else out
+        out["stem"] = x = self.stem(x)
+        for index, block in enumerate(self.blocks):
+            with jax.named_scope(f"blocks/{index}"):
+                out[f"blocks/{index}"] = x = block(x)
+        out["head"] = x = self.head(x)
+        out["features"] = x = jnp.mean(x, axis=(1, 2))
+        if self.classifier is None:
+            return x
+        out["logits"] = x = self.classifier(drop(self.dropout, x, rngs))
+        return x
+
+
+def _weight_scale(layer: nnx.Conv | nnx.Linear) -> float:
+    return 0.01 if isinstance(layer, nnx.Linear) else he_normal_fan_out(layer)
