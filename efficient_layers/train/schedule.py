@@ -23,6 +23,7 @@ the 1 - sqrt shape; rsqrt with cool-down: Zhai et al., Scaling Vision Transforme
 2106.04560), section 3.
 """
 
+import dataclasses
 import difflib
 import functools
 import math
@@ -35,7 +36,21 @@ import optax
 from efficient_layers.train import duration
 
 _Shape = Callable[[Any], Any]  # steps since the warm-up ended -> share of the peak
-_Steps = Callable[[int | str], int]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What a shape needs to know: the steps of the warm-up, those after it, and the units."""
+
+    warmup: int
+    span: int
+    count: Callable[[int | str], int]
+
+    def length(self, name: str, value: int | str) -> int:
+        steps = self.count(value)
+        if steps < 1:
+            raise ValueError(f"{name} must be at least one step. Got {value!r}.")
+        return steps
 
 
 def schedule(
@@ -68,7 +83,7 @@ def schedule(
     for key in options:
         if key not in allowed:
             raise ValueError(_unknown(f"option of schedule {name!r}", key, ["warmup", *allowed]))
-    shape = build(max(total_steps - warmup, 1), count, **options)
+    shape = build(_Run(warmup, max(total_steps - warmup, 1), count), **options)
 
     def rate(step: Any) -> Any:
         step = jnp.asarray(step, jnp.float32)
@@ -84,85 +99,73 @@ def names() -> list[str]:
     return sorted(_SHAPES)
 
 
-def _constant(span: int, count: _Steps) -> _Shape:
-    del span, count
+def _constant(run: _Run) -> _Shape:
     return jnp.ones_like
 
 
-def _cosine(span: int, count: _Steps, *, final: float = 0.0) -> _Shape:
-    del count
-
+def _cosine(run: _Run, *, final: float = 0.0) -> _Shape:
     def shape(t: Any) -> Any:
-        u = jnp.minimum(t / span, 1.0)
+        u = jnp.minimum(t / run.span, 1.0)
         return final + (1 - final) * (1 + jnp.cos(math.pi * u)) / 2
 
     return shape
 
 
-def _linear(span: int, count: _Steps, *, final: float = 0.0) -> _Shape:
-    del count
-    return lambda t: 1 - (1 - final) * jnp.minimum(t / span, 1.0)
+def _linear(run: _Run, *, final: float = 0.0) -> _Shape:
+    return lambda t: 1 - (1 - final) * jnp.minimum(t / run.span, 1.0)
 
 
 def _wsd(
-    span: int, count: _Steps, *, decay: int | str = "20%", final: float = 0.0, shape: str = "linear"
+    run: _Run, *, decay: int | str = "20%", final: float = 0.0, shape: str = "linear"
 ) -> _Shape:
-    length = count(decay)
-    if length > span:
-        raise ValueError(f"wsd decays over {length} steps, after the warm-up {span} are left.")
+    length = run.count(decay)
+    if length > run.span:
+        raise ValueError(f"wsd decays over {length} steps, after the warm-up {run.span} are left.")
     if shape not in ("linear", "sqrt"):
         raise ValueError(f"wsd's shape is 'linear' or 'sqrt'. Got {shape!r}.")
     power = 0.5 if shape == "sqrt" else 1.0
 
     def share(t: Any) -> Any:
-        v = jnp.clip((t - (span - length)) / max(length, 1), 0.0, 1.0)
+        v = jnp.clip((t - (run.span - length)) / max(length, 1), 0.0, 1.0)
         return 1 - (1 - final) * v**power
 
     return share
 
 
 def _step(
-    span: int,
-    count: _Steps,
+    run: _Run,
     *,
     boundaries: Sequence[int | str] = (),
     every: int | str | None = None,
     factor: float = 0.1,
 ) -> _Shape:
-    """Boundaries count from step 0 of the run in papers; here from the end of the warm-up."""
+    """Boundaries count from step 0 of the run, `every` from the end of the warm-up."""
     if bool(boundaries) == (every is not None):
         raise ValueError("schedule 'step' needs either boundaries=[...] or every=..., not both.")
     if every is not None:
-        length = _length("every", every, count)
+        length = run.length("every", every)
         return lambda t: factor ** jnp.floor(t / length)
-    edges = jnp.asarray([count(b) for b in boundaries], jnp.float32)
+    edges = jnp.asarray([run.count(b) - run.warmup for b in boundaries], jnp.float32)
     return lambda t: factor ** jnp.sum(t >= edges).astype(jnp.float32)
 
 
 def _exponential(
-    span: int, count: _Steps, *, rate: float, every: int | str = "1 epoch", staircase: bool = False
+    run: _Run, *, rate: float | None = None, every: int | str = "1 epoch", staircase: bool = False
 ) -> _Shape:
-    length = _length("every", every, count)
+    if rate is None:
+        raise ValueError("schedule 'exponential' needs rate=..., the factor for each `every`.")
+    length, rate = run.length("every", every), float(rate)
     return lambda t: rate ** (jnp.floor(t / length) if staircase else t / length)
 
 
-def _rsqrt(
-    span: int, count: _Steps, *, timescale: int | str = 10_000, cooldown: int | str = 0
-) -> _Shape:
-    scale, length = _length("timescale", timescale, count), count(cooldown)
+def _rsqrt(run: _Run, *, timescale: int | str = 10_000, cooldown: int | str = 0) -> _Shape:
+    scale, length = run.length("timescale", timescale), run.count(cooldown)
 
     def shape(t: Any) -> Any:
-        falling = jnp.clip((span - t) / length, 0.0, 1.0) if length else 1.0
+        falling = jnp.clip((run.span - t) / length, 0.0, 1.0) if length else 1.0
         return jnp.sqrt(scale / (scale + t)) * falling
 
     return shape
-
-
-def _length(name: str, value: int | str, count: _Steps) -> int:
-    length = count(value)
-    if length < 1:
-        raise ValueError(f"{name} must be at least one step. Got {value!r}.")
-    return length
 
 
 _SHAPES: dict[str, tuple[Callable[..., _Shape], list[str]]] = {
