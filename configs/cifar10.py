@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CIFAR-10 through TFDS, with the survey's plain CNN or MobileNetV2.
+
+    python -m launch.train --config=configs/cifar10.py --workdir=runs/c10 \
+        --config.data.data_dir=$TFDS_DATA_DIR
+    python -m launch.train --config=configs/cifar10.py:mobilenet_v2 --workdir=runs/c10_mbv2 ...
+"""
+
+from ml_collections import ConfigDict
+
+from efficient_layers.train.defaults import default_config
+
+
+def get_config(model: str = "menghani_cnn") -> ConfigDict:
+    """`model`: "menghani_cnn" (width 0.05 as published: 14,549 parameters) or "mobilenet_v2"."""
+    config = default_config()
+    fields = {
+        "menghani_cnn": {"width": 0.05, "dropout_rate": 0.15},
+        "mobilenet_v2": {"width": 0.5, "dropout_rate": 0.1},
+    }
+    if model not in fields:
+        raise ValueError(f"configs/cifar10.py:{model}: choose one of {', '.join(fields)}")
+    with config.unlocked():
+        config.model.update({"name": model, **fields[model]})
+    config.data.name = "tfds:cifar10"
+    config.data.batch_size = 128
+    config.data.validation_fraction = 0.1
+    config.data.cache = True
+    config.data.mean = (0.4914, 0.4822, 0.4465)
+    config.data.std = (0.2470, 0.2435, 0.2616)
+    config.data.crop = "pad"
+    config.data.padding = 4
+    config.data.flip = True
+    config.objective.l2 = 1e-6
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 5e-3
+    config.train.duration = "100 epochs"
+    return config

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every key a configuration may have, with its default. Files in `configs/` change values only.
+
+A key that is not here is an error that names the nearest one. `--config.train.duration="5 epochs"`
+overrides any of them on the command line.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def default_config() -> ConfigDict:
+    """The full tree of keys; locked, so a mistyped key fails at once."""
+    config = ConfigDict()
+    config.seed = 0  # weights, data order, dropout
+    config.model = ConfigDict({"name": "mobilenet_v2"})  # and any field of that model
+    config.data = _data()
+    # "classification": softmax cross-entropy over integer labels.
+    config.objective = ConfigDict({"name": "classification", "label_smoothing": 0.0, "l2": 0.0})
+    config.optimizer = _optimizer()
+    config.train = _train()
+    config.mesh = "data:-1"  # or "data:4,fsdp:2"; -1 = the devices that are left
+    config.sharding_rules = ()  # (regex of array names, "axis,-,axis"), first match decides
+    config.fsdp_min_size = 2**16  # smaller arrays are kept whole on every device
+    config.report = ConfigDict({"batches": (1, 16)})  # latency is measured at these batch sizes
+    return config.lock()
+
+
+def read_config(stored: dict[str, Any]) -> ConfigDict:
+    """The configuration that a workdir's config.json holds; keys added since have defaults."""
+    config = default_config()
+    with config.unlocked():
+        config.update(ConfigDict(stored))
+    return config
+
+
+def _data() -> ConfigDict:
+    return ConfigDict(
+        {
+            "name": "digits",  # or "tfds:NAME"
+            "data_dir": "",  # where TFDS data sets are prepared
+            "test_split": "test",
+            "validation_fraction": 0.15,  # carved from train where the data set has none
+            "split_seed": 0,
+            "batch_size": 64,  # over all devices
+            "eval_batch_size": 256,
+            "workers": 0,  # processes that decode and augment; 0 = threads
+            "cache": False,  # keep decoded images in RAM
+            "image_size": 0,  # resize to this; 0 = as stored
+            "mean": (),  # of pixels in 0..1, a number a channel; () = the data set's own
+            "std": (),
+            "crop": "none",  # "none", "pad" (zero-pad by `padding`, crop back), "random_resized"
+            "padding": 0,
+            "flip": False,
+        }
+    )
+
+
+def _optimizer() -> ConfigDict:
+    return ConfigDict(
+        {
+            "name": "adamw",
+            "learning_rate": 1e-3,  # peak, for the whole batch
+            "weight_decay": 0.0,
+            "weight_decay_mask": "",  # regex of the names that decay; "" = kernels only
+            "clip_norm": 0.0,  # global norm; 0 = off
+            "schedule": _schedule(),
+            "options": ConfigDict(),  # passed to optax by name
+        }
+    )
+
+
+def _schedule() -> ConfigDict:
+    """A placeholder is "not given": schedule.py says which shape takes which option."""
+    return ConfigDict(
+        {
+            "name": "cosine",
+            "warmup": "5%",
+            "final": placeholder(float),
+            "decay": placeholder(str),
+            "shape": placeholder(str),
+            "every": placeholder(str),
+            "factor": placeholder(float),
+            "boundaries": placeholder(tuple),
+            "rate": placeholder(float),
+            "staircase": placeholder(bool),
+            "timescale": placeholder(str),
+            "cooldown": placeholder(str),
+        }
+    )
+
+
+def _train() -> ConfigDict:
+    return ConfigDict(
+        {
+            "duration": "30 epochs",  # or "5000 steps", "200000 examples"
+            "log_every": "20 steps",
+            "eval_every": "1 epoch",
+            "accumulate": 1,  # gradient accumulation: parts of a batch
+            "ema_decay": 0.0,  # 0 = no averaged weights
+            "precision": "params=f32,compute=f32,output=f32",
+            "select": "last",  # which weights are tested: "last", or "best" by validation
+            "guard": ConfigDict({"policy": "abort", "spike": 0.0, "patience": 10}),
+            "checkpoint": ConfigDict(
+                {
+                    "temporary_every_s": 300.0,  # the newest of these is kept
+                    "permanent_every": "20%",  # all of these are kept
+                    "best_metric": "accuracy",  # of the validation split
+                    "best_mode": "max",
+                }
+            ),
+        }
+    )

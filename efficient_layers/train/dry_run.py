@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run would do, without doing it: shapes, shardings, cost, memory."""
+
+import jax
+import rich.console
+import rich.table
+from ml_collections import ConfigDict
+
+from efficient_layers.train.compile import lower_step
+from efficient_layers.train.experiment import Experiment, Options, build
+from efficient_layers.train.mesh import array_name
+
+
+def dry_run(config: ConfigDict, options: Options = Options()) -> str:
+    """A page of text: the step is compiled for its memory, nothing is trained or written."""
+    experiment = build(config, options)
+    state = jax.eval_shape(experiment.init)
+    console = rich.console.Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(_arrays(experiment, state))
+    console.print(_facts(experiment, state))
+    return console.export_text()
+
+
+def _arrays(experiment: Experiment, state: object) -> rich.table.Table:
+    table = rich.table.Table("array", "shape", "dtype", "sharding", title="State")
+    shardings = jax.tree.leaves(experiment.shardings(state))
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    for (path, leaf), where in zip(leaves, shardings, strict=True):
+        shape = "x".join(map(str, leaf.shape)) or "scalar"
+        table.add_row(array_name(path), shape, leaf.dtype.name, str(where.spec))
+    return table
+
+
+def _facts(experiment: Experiment, state: object) -> rich.table.Table:
+    cost, inputs = experiment.cost, experiment.input
+    compiled = lower_step(experiment, state).compile()
+    usage = compiled.memory_analysis()
+    peak = (
+        usage.argument_size_in_bytes
+        + usage.output_size_in_bytes
+        + usage.temp_size_in_bytes
+        - usage.alias_size_in_bytes
+    )
+    rows = {
+        "model": experiment.description["create"]["name"],
+        "parameters": f"{cost.params:,}",
+        "MACs an example (forward)": f"{cost.macs:,}",
+        "activations an example": f"{cost.activations:,}",
+        "weight bytes": f"{cost.weight_bytes:,}",
+        "examples (train, validation, test)": ", ".join(inputs.sizes),
+        "batch": f"{inputs.batch_size} x {'x'.join(map(str, inputs.info.image_shape))}",
+        "steps": f"{experiment.total_steps:,} ({experiment.steps_per_epoch:.1f} an epoch)",
+        "mesh": f"{experiment.config.mesh} on {experiment.mesh.size} device(s)",
+        "step memory a device": f"{peak / 2**20:,.1f} MiB (arguments + outputs + temporaries)",
+    }
+    table = rich.table.Table("what", "value", title="Run")
+    for what, value in rows.items():
+        table.add_row(what, value)
+    return table
