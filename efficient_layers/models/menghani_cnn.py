@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from efficient_layers.layers import BatchNorm, Conv, List
 from efficient_layers.models.dropout import drop
-from efficient_layers.models.initialise import draw_weights, glorot_uniform
+from efficient_layers.models.initialise import draw_weights, glorot_uniform, placeholder
 
 STEM_FEATURES = 32
 STAGE_FEATURES = (64, 128)
@@ -70,18 +70,19 @@ class MenghaniCNN(nnx.Module):
     """Three pairs of 3x3 convolutions with 2x2 max pooling between, then two dense layers."""
 
     def __init__(self, config: MenghaniCNNConfig, *, rngs: nnx.Rngs) -> None:
+        same = placeholder(rngs)
         widths = [STEM_FEATURES, *map(config.scaled, STAGE_FEATURES)]
         hidden = config.scaled(HIDDEN_FEATURES)
         convs, c = [], config.in_channels
         for features in widths:
-            convs += [ConvActBN(c, features, rngs=rngs), ConvActBN(features, features, rngs=rngs)]
+            convs += [ConvActBN(c, features, rngs=same), ConvActBN(features, features, rngs=same)]
             c = features
         self.convs = List(convs)
-        self.dense = nnx.Linear((config.image_size // 8) ** 2 * c, hidden, rngs=rngs)
+        self.dense = nnx.Linear((config.image_size // 8) ** 2 * c, hidden, rngs=same)
         self.dropout = nnx.Dropout(config.dropout_rate)
         self.classifier = nnx.data(None)
         if config.num_classes:
-            self.classifier = nnx.Linear(hidden, config.num_classes, rngs=rngs)
+            self.classifier = nnx.Linear(hidden, config.num_classes, rngs=same)
         draw_weights(self, glorot_uniform, draw=_symmetric_uniform, rngs=rngs)
         self.image_size = config.image_size
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from efficient_layers.layers import ConvBNAct, InvertedResidual, List, make_divisible
 from efficient_layers.models.dropout import drop
 from efficient_layers.models.fields import nearest
-from efficient_layers.models.initialise import draw_weights, he_normal_fan_out
+from efficient_layers.models.initialise import draw_weights, he_normal_fan_out, placeholder
 
 
 class Stage(NamedTuple):
@@ -122,9 +122,10 @@ class MobileNetV2(nnx.Module):
     """Stem, inverted residuals, 1x1 head, global mean, dropout, classifier."""
 
     def __init__(self, config: MobileNetV2Config, *, rngs: nnx.Rngs) -> None:
+        same = placeholder(rngs)
         c = config.scaled(config.stem_features)
         head = make_divisible(config.head_features * max(1.0, config.width))
-        self.stem = ConvBNAct(config.in_channels, c, 3, config.stem_strides, rngs=rngs)
+        self.stem = ConvBNAct(config.in_channels, c, 3, config.stem_strides, rngs=same)
         blocks = []
         for stage in config.stages:
             for index in range(stage.repeats):
@@ -134,16 +135,16 @@ class MobileNetV2(nnx.Module):
                         config.scaled(stage.channels),
                         strides=stage.strides if index == 0 else 1,
                         expand_ratio=stage.expand_ratio,
-                        rngs=rngs,
+                        rngs=same,
                     )
                 )
                 c = config.scaled(stage.channels)
         self.blocks = List(blocks)
-        self.head = ConvBNAct(c, head, 1, rngs=rngs)
+        self.head = ConvBNAct(c, head, 1, rngs=same)
         self.dropout = nnx.Dropout(config.dropout_rate)
         self.classifier = nnx.data(None)
         if config.num_classes:
-            self.classifier = nnx.Linear(head, config.num_classes, rngs=rngs)
+            self.classifier = nnx.Linear(head, config.num_classes, rngs=same)
         draw_weights(self, _weight_scale, rngs=rngs)
 
     def __call__(
