@@ -15,11 +15,13 @@ _MAX_KINDS = 6
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One measure of one row: the raw number (for sorting), its text, its share in percent."""
+    """One measure of one row: the raw number (for sorting), its text, its share of the sum, and
+    the length of its bar, of the largest row's; both in percent."""
 
     raw: float
     text: str
     share: float
+    bar: float
 
     @property
     def title(self) -> str:
@@ -28,18 +30,19 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One layer of the cost table."""
+    """One layer of the cost table; `colour` is its kind's place in the legend."""
 
     number: int
     name: str
     kind: str
     shape: str
     cells: dict[str, Cell]
+    colour: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Strip:
-    """One measure summed by kind of layer: (kind, share in percent, colour index), largest first."""
+    """One measure summed by kind of layer: (kind, share in percent, colour index)."""
 
     label: str
     parts: tuple[tuple[str, float, int], ...]
@@ -48,17 +51,19 @@ class Strip:
 def rows(cost: dict[str, Any]) -> list[Row]:
     """The rows of `cost["layers"]`; shares are of the sum over the rows. Bad rows are left out."""
     layers = _layers(cost)
-    totals = {m: sum(quantity.number(layer.get(m)) or 0.0 for layer in layers) for m in MEASURES}
-    return [
+    columns = {m: [quantity.number(layer.get(m)) or 0.0 for layer in layers] for m in MEASURES}
+    table = [
         Row(
-            i,
+            i + 1,
             str(layer.get("name", "(no name)")),
-            str(layer.get("kind", "")),
+            str(layer.get("kind") or "no kind"),
             _shape(layer.get("shape")),
-            {m: _cell(layer.get(m), totals[m]) for m in MEASURES},
+            {m: _cell(values[i], values) for m, values in columns.items()},
         )
-        for i, layer in enumerate(layers, start=1)
+        for i, layer in enumerate(layers)
     ]
+    legend, named = _legend(table)
+    return [dataclasses.replace(row, colour=named.get(row.kind, len(legend) - 1)) for row in table]
 
 
 def largest(table: list[Row], measure: str = "macs", limit: int = SHOWN_FOLDED) -> list[Row]:
@@ -67,22 +72,26 @@ def largest(table: list[Row], measure: str = "macs", limit: int = SHOWN_FOLDED) 
 
 
 def strips(table: list[Row]) -> tuple[list[str], list[Strip]]:
-    """Kinds of layers (the legend) and one strip a measure; small kinds join in "other"."""
+    """Kinds of layers (the legend) and one strip a measure; small kinds join in "other kinds"."""
+    legend, _ = _legend(table)
+    return legend, [_strip(m, table, legend) for m in MEASURES]
+
+
+def _legend(table: list[Row]) -> tuple[list[str], dict[str, int]]:
     weight: dict[str, float] = {}
     for row in table:
         share = sum(cell.share for cell in row.cells.values())
         weight[row.kind] = weight.get(row.kind, 0.0) + share
     kinds = sorted(weight, key=lambda kind: -weight[kind])
     named = kinds if len(kinds) <= _MAX_KINDS else kinds[: _MAX_KINDS - 1]
-    legend = named + (["other"] if len(named) < len(kinds) else [])
-    return legend, [_strip(m, table, named, legend) for m in MEASURES]
+    rest = ["other kinds"] if len(named) < len(kinds) else []
+    return named + rest, {kind: i for i, kind in enumerate(named)}
 
 
-def _strip(measure: str, table: list[Row], named: list[str], legend: list[str]) -> Strip:
+def _strip(measure: str, table: list[Row], legend: list[str]) -> Strip:
     shares = [0.0] * len(legend)
     for row in table:
-        index = named.index(row.kind) if row.kind in named else len(legend) - 1
-        shares[index] += row.cells[measure].share
+        shares[row.colour] += row.cells[measure].share
     parts = [(legend[i], share, i) for i, share in enumerate(shares) if share > 0]
     return Strip(MEASURES[measure], tuple(parts))
 
@@ -92,12 +101,12 @@ def _layers(cost: dict[str, Any]) -> list[dict[str, Any]]:
     return [r for r in layers if isinstance(r, dict)] if isinstance(layers, list) else []
 
 
-def _cell(value: Any, total: float) -> Cell:
-    raw = quantity.number(value) or 0.0
-    return Cell(raw, quantity.count(raw) if raw else "0", 100 * raw / total if total else 0.0)
+def _cell(raw: float, column: list[float]) -> Cell:
+    total, most = sum(column), max(column)
+    return Cell(raw, quantity.count(raw), 100 * raw / (total or 1.0), 100 * raw / (most or 1.0))
 
 
 def _shape(shape: Any) -> str:
     if isinstance(shape, list | tuple):
-        return " × ".join(str(size) for size in shape)
+        return " \u00d7 ".join(str(size) for size in shape)
     return "" if shape is None else str(shape)

@@ -5,11 +5,11 @@ Axes, grids and labels take their colours from the `--bk-*` properties in page.c
 reads when it draws; the series colours are mid-tones that hold their contrast on both backgrounds.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
+from bokeh.core.properties import value
 from bokeh.embed import json_item
-from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, NumeralTickFormatter
+from bokeh.models import BasicTickFormatter, ColumnDataSource, DataRange1d, HoverTool
 from bokeh.models.plots import Plot
 from bokeh.plotting import figure
 
@@ -24,7 +24,6 @@ _MARKERS_UP_TO = 40
 def curves(panel: Panel) -> figure:
     """One metric over steps, a line a split; the page's own HTML carries title and legend."""
     plot = _figure(height=230)
-    plot.xaxis.formatter = NumeralTickFormatter(format="0.[0]a")
     plot.xaxis.axis_label = "step"
     plot.add_tools(HoverTool(tooltips=_curve_tips(panel), mode="vline", line_policy="nearest"))
     for index, series in enumerate(panel.series):
@@ -53,14 +52,12 @@ def scatter(
         fill_alpha="alpha", line_width=1.5,
     )  # fmt: skip
     plot.text(
-        "x", "y", text="label", source=source, text_font=_FONT, text_font_size="13px",
-        text_align="align", text_baseline="bottom", x_offset="shift", y_offset=-6, name="labels",
-        text_color="#7c8794",
+        "x", "y", text="label", source=source, text_font=value(_FONT), text_font_size="13px",
+        text_align="align", text_baseline=value("alphabetic"), x_offset="shift", y_offset="drop",
+        name="labels", text_color="#7c8794",
     )  # fmt: skip
-    tips = [("", "@name"), ("x", "@x{0,0.[0000]}"), ("y", "@y{0,0.[0000]}")]
+    tips = [("run", "@name"), ("across", "@x_text"), ("up", "@y_text")]
     plot.add_tools(HoverTool(renderers=[runs], tooltips=tips))
-    plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[00]a")
-    plot.yaxis.formatter = NumeralTickFormatter(format="0,0.[000]a")
     return plot
 
 
@@ -89,6 +86,7 @@ def _figure(height: int) -> figure:
         axis.minor_tick_line_color = None
         axis.major_tick_in, axis.major_tick_out = 0, 4
         axis.ticker.desired_num_ticks = 5
+        axis.formatter = BasicTickFormatter(use_scientific=True, power_limit_low=-4)
     plot.yaxis.axis_line_color = None
     return plot
 
@@ -102,7 +100,7 @@ def _draw(plot: figure, series: Series, colour: str) -> None:
         plot.scatter("x", "y", source=source, size=5, color=colour)
 
 
-def _curve_tips(panel: Panel) -> Sequence[tuple[str, str]]:
+def _curve_tips(panel: Panel) -> list[tuple[str, str]]:
     return [("step", "@x{0,0}"), (panel.title, "@y{0.[000000]}"), ("", "@name")]
 
 

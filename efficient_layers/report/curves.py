@@ -12,17 +12,35 @@ MAX_POINTS = 600
 
 _SPLITS = ("train", "validation", "test")
 _KNOWN = {  # metric -> (title, caption); the order of the page
-    "loss": ("Loss", "What training makes small. Validation rising while train falls: overfitting."),
+    "loss": (
+        "Loss",
+        "What training makes small. Validation rising while train falls: overfitting.",
+    ),
+    "cross_entropy": ("Cross-entropy", "The loss without smoothing or penalties."),
     "accuracy": ("Accuracy", "Share of examples classified correctly."),
-    "top5_accuracy": ("Top-5 accuracy", "Share of examples whose class is among the five likeliest."),
+    "top5_accuracy": (
+        "Top-5 accuracy",
+        "Share of examples whose class is among the five likeliest.",
+    ),
     "learning_rate": ("Learning rate", "Size of the optimiser's steps, as scheduled."),
     "grad_norm": ("Gradient norm", "Length of the gradient; spikes announce trouble."),
-    "examples_per_s": ("Examples per second", "Whole training steps; evaluation and saves excluded."),
-    "input_wait": ("Input wait", "Share of the time that the step waited for data; lower is better."),
+    "param_norm": ("Parameter norm", "Length of all weights as one vector."),
+    "update_norm": ("Update norm", "Length of a step in weight space."),
+    "examples_per_s": (
+        "Examples per second",
+        "Whole training steps; evaluation and saves excluded.",
+    ),
+    "input_wait": (
+        "Input wait",
+        "Share of the time that the step waited for data; lower is better.",
+    ),
     "mfu": ("MFU", "Useful arithmetic over what this device reached in a large matmul."),
 }
 _CAPTION_OTHER = "As recorded by the run."
-_NOT_CURVES = {"step", "epoch", "time", "seconds", "timestamp", "examples", "wall_time"}
+_NOT_CURVES = {
+    *("step", "epoch", "time", "seconds", "timestamp", "examples", "wall_time", "elapsed_s"),
+    *("step_ms", "goodput", "peak_rss_bytes"),  # examples_per_s and the facts say these
+}
 MAX_PANELS = 10
 
 
@@ -60,8 +78,10 @@ def panels(history: Any) -> tuple[list[Panel], list[str]]:
     return drawn, order[MAX_PANELS:]
 
 
-def thin(points: Sequence[tuple[float, float]], limit: int = MAX_POINTS) -> list[tuple[float, float]]:
-    """At most `limit` of the points (limit >= 4): ends kept, and each stretch's lowest and highest."""
+def thin(
+    points: Sequence[tuple[float, float]], limit: int = MAX_POINTS
+) -> list[tuple[float, float]]:
+    """At most `limit` (>= 4) of the points: both ends, and the extremes of each stretch between."""
     if len(points) <= limit:
         return list(points)
     inner = points[1:-1]

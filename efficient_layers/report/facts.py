@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of name and value for the parts of a report whose keys are open: memory, training, config."""
+"""Rows of name and value for the parts of a report with open keys: memory, training, config."""
 
 import dataclasses
 from typing import Any
@@ -12,6 +12,14 @@ _MEANING = {
     "examples_per_s": "Whole training steps; evaluation and checkpoints excluded.",
     "mfu": "Useful arithmetic done over what this device reached in a large matmul.",
     "input_wait": "Share of training time in which the step waited for data.",
+    "peak_flops": "Best of a large matmul on this device: what MFU is measured against.",
+    "aliased_bytes": "Inputs whose room the outputs reuse.",
+    "weight_bytes": "The model's stored tensors alone.",
+    "process_peak_bytes": "Most memory this process ever held, training included.",
+    "bytes_accessed": "Reads and writes of one call, as the compiler estimates.",
+    "fusions": "Groups of operations that run as one loop.",
+    "int8_dots": "Matrix products that really ran on 8-bit integers.",
+    "float_dots": "Matrix products and convolutions in floating point.",
     "goodput": "Share of the wall clock that went into steps that were kept.",
     "peak_bytes": "Arguments, outputs and temporaries together.",
     "temp_bytes": "Scratch space of the compiled program.",
@@ -19,6 +27,15 @@ _MEANING = {
     "argument_bytes": "Weights and input, resident before the call.",
     "output_bytes": "The answer.",
     "test_examples": "Examples in the test split; each counted once.",
+}
+_LABELS = {
+    "seconds": "Time",
+    "compile_s": "Compiling",
+    "examples_per_s": "Examples per second",
+    "mfu": "MFU",
+    "peak_flops": "Peak FLOP/s here",
+    "flops": "FLOPs",
+    "dots": "Matrix products",
 }
 _SHARES = {"mfu", "input_wait", "goodput"}
 
@@ -35,8 +52,8 @@ class Fact:
 def facts(section: Any, *, readable: bool = True) -> list[Fact]:
     """Rows of a JSON object; nested objects are joined by dots.
 
-    With `readable`, values take the unit that their key names (`_bytes`, `_s`, `_ms`, shares);
-    without, keys and values stand as they are (config, versions).
+    With `readable`, values take the unit that their key names (`_bytes`, `_s`, `_ms`, shares) and
+    unknown ones are left out; without, keys and values stand as they are (config, versions).
     """
     return [
         Fact(
@@ -45,6 +62,7 @@ def facts(section: Any, *, readable: bool = True) -> list[Fact]:
             _MEANING.get(path.rpartition(".")[2], "") if readable else "",
         )
         for path, value in _leaves(section, "")
+        if value is not None or not readable
     ]
 
 
@@ -59,11 +77,13 @@ def _leaves(section: Any, path: str) -> list[tuple[str, Any]]:
 
 
 def _label(path: str) -> str:
-    words = path.replace(".", ": ").replace("_", " ")
+    head, _, key = path.rpartition(".")
+    words = _LABELS.get(key) or key.replace("_", " ")
     for ending in (" bytes", " s", " ms"):
-        if words.endswith(ending) and not words.endswith(" per s"):
+        if not words.endswith(" per s"):
             words = words.removesuffix(ending)
-    return words[:1].upper() + words[1:] if not words[:3].isupper() else words
+    label = f"{head.replace('_', ' ').replace('.', ', ')}: {words}" if head else words
+    return label[:1].upper() + label[1:]
 
 
 def _quantity(path: str, value: Any) -> str:
@@ -76,14 +96,16 @@ def _quantity(path: str, value: Any) -> str:
         return quantity.size(value)
     if key.endswith("_ms"):
         return quantity.milliseconds(value)
-    if key == "seconds" or (key.endswith(("_s", "_seconds")) and not key.endswith("per_s")):
+    if "seconds" in path or (key.endswith("_s") and not key.endswith("per_s")):
         return quantity.seconds(value)
+    if "flops" in key and value >= 1e6:
+        return quantity.count(value)
     return quantity.exact(value) if isinstance(value, int) else quantity.digits(value, 4)
 
 
 def _verbatim(value: Any) -> str:
     if value is None:
-        return "not known"
+        return "none"
     if isinstance(value, list | tuple):
         return ", ".join(_verbatim(item) for item in value) or "none"
     if isinstance(value, dict):

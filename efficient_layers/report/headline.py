@@ -11,7 +11,7 @@ from efficient_layers.report import quantity
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """One headline figure; `value` is the missing sign and `note` the reason where there is none."""
+    """One headline figure; without one, `value` is the missing sign and `note` may say why."""
 
     label: str
     value: str
@@ -106,9 +106,9 @@ def _accuracy(quality: dict[str, Any]) -> Card:
     return Card(
         "Test accuracy",
         quantity.percent(value, 2),
-        f"{round(value * examples):,} of {examples:,} test examples right; "
-        "the range is the exact 95 % interval.",
-        f"{100 * bounds[0]:.2f} to {100 * bounds[1]:.2f} %",
+        f"{round(value * examples):,} of {examples:,} test examples right. With so many examples, "
+        "the true rate may lie anywhere in the interval (exact, binomial).",
+        f"95 % interval {100 * bounds[0]:.2f} to {100 * bounds[1]:.2f} %",
     )
 
 

@@ -20,19 +20,25 @@ from efficient_layers.report import quantity
 _HERE = Path(__file__).parent
 
 
-def render(template: str, *, plots: dict[str, dict[str, Any]], data: Any = None, **values: Any) -> str:
+def render(
+    template: str, *, plots: dict[str, dict[str, Any]], data: Any = None, **values: Any
+) -> str:
     """Fill `template`; `plots` maps the id of a page element to a Bokeh item (`chart.item`).
 
     `data` is any JSON for the page's own script. A page without plots leaves Bokeh out.
     """
-    return _environment().get_template(template).render(
-        plots=_json(plots),
-        data=_json(data),
-        style=_asset("page.css"),
-        script=_asset("page.js"),
-        bokeh=_bokeh() if plots else "",
-        quantity=quantity,
-        **values,
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            plots=_json(plots),
+            data=_json(data),
+            style=_asset("page.css"),
+            script=_asset("page.js"),
+            bokeh=_bokeh() if plots else "",
+            quantity=quantity,
+            **values,
+        )
     )
 
 

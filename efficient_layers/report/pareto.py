@@ -35,7 +35,7 @@ def dominated(points: Mapping[str, Point], *, maximise: Sequence[bool]) -> dict[
 def nadir(
     points: Iterable[Point], *, maximise: Sequence[bool], margin: float = 0.1
 ) -> tuple[float, ...]:
-    """A reference point for `hypervolume`: the worst value seen, pushed out by a share of the range.
+    """A reference point for `hypervolume`: the worst values, pushed out by a share of the range.
 
     The push keeps the extreme points of a front from counting as zero. An objective in which all
     points agree is pushed out by `margin` of its size (by `margin` itself at zero). The point

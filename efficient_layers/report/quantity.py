@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers as people read them: three significant digits and a unit, never an exponent they must parse.
+"""Numbers as people read them: three significant digits and a unit.
 
 Every function takes what a JSON file may hold and gives `MISSING` for what is not a finite number.
 """
@@ -7,7 +7,7 @@ Every function takes what a JSON file may hold and gives `MISSING` for what is n
 import math
 from typing import Any
 
-MISSING = "–"
+MISSING = "\u2013"
 _DECIMAL = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _BINARY = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
 _NBSP = "\u00a0"

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from efficient_layers.report import breakdown, chart, curves, headline, quantity
+from efficient_layers.report import breakdown, chart, curves, headline, quantity, speed
 from efficient_layers.report.facts import facts
 from efficient_layers.report.page import render
 
@@ -26,7 +26,7 @@ def run_page(report: dict[str, Any]) -> str:
         panels=panels,
         undrawn=undrawn,
         colours=chart.COLOURS,
-        latency=latency_rows(_section(report, "latency")),
+        latency=speed.rows(_section(report, "latency")),
         device=_section(report, "latency").get("device"),
         quality=facts(_section(report, "quality")),
         memory=facts(_section(report, "memory")),
@@ -37,41 +37,6 @@ def run_page(report: dict[str, Any]) -> str:
         schema=report.get("schema", "not stated"),
         **_cost(_section(report, "cost")),
     )
-
-
-def latency_rows(latency: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a batch size, smallest first, with the positions (percent) of its p10-p90 bar.
-
-    The bars share one scale, time per example, so that the gain of batching can be seen.
-    """
-    found = []
-    for batch, entry in _by_size(latency.get("batch")):
-        times = {key: quantity.number(entry.get(f"{key}_ms")) for key in ("p10", "median", "p90")}
-        median = times["median"]
-        if median is None or median <= 0:
-            continue
-        found.append(
-            {
-                "batch": batch,
-                **{key: quantity.milliseconds(value) for key, value in times.items()},
-                "each": quantity.milliseconds(median / batch),
-                "rate": quantity.count(1000 * batch / median),
-                "compile": quantity.seconds(entry.get("compile_s", latency.get("compile_s"))),
-                "low": (times["p10"] or median) / batch,
-                "middle": median / batch,
-                "high": (times["p90"] or median) / batch,
-            }
-        )
-    scale = max((row["high"] for row in found), default=1.0)
-    for row in found:
-        row |= {key: 100 * row[key] / scale for key in ("low", "middle", "high")}
-    return found
-
-
-def _by_size(batches: Any) -> list[tuple[int, dict[str, Any]]]:
-    items = batches.items() if isinstance(batches, dict) else ()
-    sized = [(int(k), v) for k, v in items if str(k).isdigit() and isinstance(v, dict)]
-    return sorted((pair for pair in sized if pair[0] > 0), key=lambda pair: pair[0])
 
 
 def _cost(cost: dict[str, Any]) -> dict[str, Any]:
