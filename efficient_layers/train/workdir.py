@@ -99,7 +99,7 @@ class Workdir:
         try:
             new_config, new_model = _as_json(dict(config)), _as_json(dict(model))
             _require_same(path, new_config, new_model, may_change)
-            runs = _runs(path) + [_as_json(dict(environment))]
+            runs = [*_runs(path), _as_json(dict(environment))]
             disk.write_json(path / "environment.json", {"schema": SCHEMA, "runs": runs})
             disk.write_json(path / "model.json", {"schema": SCHEMA, **new_model})
             disk.write_json(path / "config.json", {"schema": SCHEMA, "config": new_config})
