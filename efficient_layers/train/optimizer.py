@@ -125,7 +125,7 @@ def _schedule(
 def _coupled(rule: _Build, **defaults: Any) -> _Build:
     """Decay as a term of the gradient: torch.optim.{SGD, Adam, RMSprop}."""
 
-    def build(rate: Any, decay: float, mask: _Mask, **options: Any) -> Any:
+    def build(rate: Any, decay: float, mask: _Mask, /, **options: Any) -> Any:
         tx = rule(rate, **{**defaults, **options})
         return optax.chain(optax.add_decayed_weights(decay, mask), tx) if decay else tx
 
@@ -135,23 +135,30 @@ def _coupled(rule: _Build, **defaults: Any) -> _Build:
 def _decoupled(rule: _Build) -> _Build:
     """Decay times the rate, beside the update: torch.optim.AdamW."""
 
-    def build(rate: Any, decay: float, mask: _Mask, **options: Any) -> Any:
+    def build(rate: Any, decay: float, mask: _Mask, /, **options: Any) -> Any:
         return rule(rate, weight_decay=decay, mask=mask, **options)
 
     return build
 
 
-def _adafactor(rate: Any, decay: float, mask: _Mask, **options: Any) -> Any:
+def _after(rate: optax.Schedule, decay: float, mask: _Mask, tx: Any) -> Any:
+    """Decay times the rate, added behind `tx` for rules that lack it or do it otherwise."""
+    if not decay:
+        return tx
+    return optax.chain(tx, optax.add_decayed_weights(lambda step: -decay * rate(step), mask))
+
+
+def _adafactor(rate: Any, decay: float, mask: _Mask, /, **options: Any) -> Any:
     """optax's own decay forgets the learning rate; here it is multiplied by it as in AdamW."""
-    decaying = (lambda step: decay * rate(step)) if decay else None
-    return optax.adafactor(rate, weight_decay_rate=decaying, weight_decay_mask=mask, **options)
+    return _after(rate, decay, mask, optax.adafactor(rate, **options))
 
 
-def _muon(rate: Any, decay: float, mask: _Mask, *, adam_params: str = "", **options: Any) -> Any:
-    """Muon on weight matrices and on convolutions as [h w c_in, c_out]; AdamW on the rest.
+def _muon(rate: Any, decay: float, mask: _Mask, /, *, adam_params: str = "", **options: Any) -> Any:
+    """Muon on weight matrices and on convolutions as [h w c_in, c_out]; Adam on the rest.
 
     The rest: biases, norms, depthwise kernels (they mix no channels), and what `adam_params` (a
-    regex; default: embeddings and the classifier) finds, as its author does (Jordan, 2024).
+    regex; default: embeddings and the classifier) finds, as its author does (Jordan, 2024). Both
+    have the same decoupled decay; optax would leave Adam's share without.
     """
     regex = re.compile(adam_params or r"(^|/)(head|classifier|\w*embed\w*)(/|$)")
 
@@ -160,15 +167,11 @@ def _muon(rate: Any, decay: float, mask: _Mask, *, adam_params: str = "", **opti
             return None
         return optax.contrib.MuonDimensionNumbers(tuple(range(p.ndim - 1)), p.ndim - 1)
 
-    return optax.contrib.muon(
-        rate,
-        weight_decay=decay,
-        weight_decay_mask=mask,
-        muon_weight_dimension_numbers=lambda params: jax.tree_util.tree_map_with_path(
-            dimensions, params
-        ),
-        **options,
-    )
+    def tree(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(dimensions, params)
+
+    muon = optax.contrib.muon(rate, muon_weight_dimension_numbers=tree, **options)
+    return _after(rate, decay, mask, muon)
 
 
 def _schedule_free(rule: Callable[..., optax.GradientTransformation]) -> _Build:
@@ -178,6 +181,7 @@ def _schedule_free(rule: Callable[..., optax.GradientTransformation]) -> _Build:
         rate: Any,
         decay: float,
         mask: _Mask,
+        /,
         *,
         b1: float = 0.9,
         weight_lr_power: float = 2.0,
