@@ -7,6 +7,7 @@ and infinities, so they are the strings "NaN", "Infinity", "-Infinity".
 """
 
 import csv
+import errno
 import json
 import math
 import os
@@ -54,9 +55,12 @@ class MetricsWriter:
         record = {"step": int(step)} | {name: _number(name, v) for name, v in values.items()}
         line = json.dumps({name: _encode(v) for name, v in record.items()}, allow_nan=False)
         data = line.encode() + b"\n"
-        written = self._file.write(data)
+        try:
+            written = self._file.write(data)
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(self.path)) from error
         if written != len(data):
-            raise OSError(f"{self.path}: only {written} of {len(data)} bytes written; disk full?")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         for sink in self._also:
             sink.write(int(step), {n: v for n, v in record.items() if n != "step"})
 

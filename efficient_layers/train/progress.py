@@ -60,7 +60,8 @@ class Progress:
         now = self._clock()
         if now - self._last >= self._every_s or step >= self.total_steps:
             self._last = now
-            self._line(f"step {step}/{self.total_steps}  {text}  {self._left(step, now)}".rstrip())
+            parts = (f"step {step}/{self.total_steps}", text, self._left(step, now))
+            self._line("  ".join(part for part in parts if part))
 
     def message(self, text: str) -> None:
         """A line that stays, above the bar."""
