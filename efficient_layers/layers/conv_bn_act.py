@@ -8,6 +8,7 @@ from flax import nnx
 
 from efficient_layers.layers.batch_norm import BatchNorm
 from efficient_layers.layers.conv import Conv
+from efficient_layers.ops.activation import relu6
 
 
 class ConvBNAct(nnx.Module):
@@ -21,7 +22,7 @@ class ConvBNAct(nnx.Module):
         strides: int | Sequence[int] = 1,
         *,
         feature_group_count: int = 1,
-        act: Callable[[jax.Array], jax.Array] | None = jax.nn.relu6,
+        act: Callable[[jax.Array], jax.Array] | None = relu6,
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         dtype=None,

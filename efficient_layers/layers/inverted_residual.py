@@ -5,6 +5,7 @@ import jax
 from flax import nnx
 
 from efficient_layers.layers.conv_bn_act import ConvBNAct
+from efficient_layers.ops.activation import relu6
 
 
 class InvertedResidual(nnx.Module):
@@ -18,7 +19,7 @@ class InvertedResidual(nnx.Module):
         strides: int = 1,
         expand_ratio: float = 6,
         kernel_size: int = 3,
-        act=jax.nn.relu6,
+        act=relu6,
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         dtype=None,

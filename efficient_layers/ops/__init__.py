@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions on arrays: the maths, and every platform-specific fast path. JAX only."""
 
+from efficient_layers.ops.activation import relu6
+from efficient_layers.ops.batch_norm import batch_norm
 from efficient_layers.ops.conv import conv_general_dilated
 from efficient_layers.ops.lowering import current_lowering, lowering
 
-__all__ = ["conv_general_dilated", "current_lowering", "lowering"]
+__all__ = ["batch_norm", "conv_general_dilated", "current_lowering", "lowering", "relu6"]

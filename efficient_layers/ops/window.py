@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shape of one convolution: static, hashable, channels last (x: n *s c, w: *k c/groups o)."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+
+@dataclass(frozen=True)
+class Window:
+    """Everything that a convolution y = x * w is told besides the numbers in x and w."""
+
+    x: tuple[int, ...]
+    w: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    x_dilation: tuple[int, ...]
+    w_dilation: tuple[int, ...]
+    groups: int
+    dtype: np.dtype
+    precision: Any = None
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        return self.w[:-2]
+
+    @cached_property
+    def extent(self) -> tuple[int, ...]:
+        """Kernel size with its dilation: (k - 1) d + 1."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.w_dilation, strict=True))
+
+    @cached_property
+    def dilated(self) -> tuple[int, ...]:
+        """Spatial size of x with its dilation, before padding."""
+        sizes = zip(self.x[1:-1], self.x_dilation, strict=True)
+        return tuple((s - 1) * d + 1 if s else 0 for s, d in sizes)
+
+    @cached_property
+    def y(self) -> tuple[int, ...]:
+        """Shape of the output: n *s' o."""
+        parts = zip(self.dilated, self.padding, self.extent, self.strides, strict=True)
+        spatial = (max(0, (s + lo + hi - k) // t + 1) for s, (lo, hi), k, t in parts)
+        return (self.x[0], *spatial, self.w[-1])
+
+    def transposed(self) -> "Window":
+        """The window that carries a gradient of y back to x (with the kernel flipped)."""
+        padding = []
+        out = ((s - 1) * t + 1 for s, t in zip(self.y[1:-1], self.strides, strict=True))
+        for size, o, k, (lo, _) in zip(self.dilated, out, self.extent, self.padding, strict=True):
+            before = k - 1 - lo
+            padding.append((before, size + k - 1 - o - before))
+        return replace(
+            self,
+            x=self.y,
+            strides=self.x_dilation,
+            padding=tuple(padding),
+            x_dilation=self.strides,
+        )
+
+    def convolve(self, x: jax.Array, w: jax.Array) -> jax.Array:
+        """The reference: plain XLA."""
+        rank = len(self.kernel)
+        last, spatial = rank + 1, tuple(range(1, rank + 1))
+        numbers = lax.ConvDimensionNumbers(
+            (0, last, *spatial), (last, rank, *range(rank)), (0, last, *spatial)
+        )
+        return lax.conv_general_dilated(
+            x,
+            w,
+            self.strides,
+            self.padding,
+            lhs_dilation=self.x_dilation,
+            rhs_dilation=self.w_dilation,
+            dimension_numbers=numbers,
+            feature_group_count=self.groups,
+            precision=self.precision,
+        )
