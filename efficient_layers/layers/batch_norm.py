@@ -9,7 +9,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from efficient_layers.ops import batch_norm
+from efficient_layers.ops.batch_norm import batch_norm
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -60,7 +60,7 @@ class BatchNorm(nnx.BatchNorm):
         scale = None if self.scale is None else self.scale[...]
         bias = None if self.bias is None else self.bias[...]
         x, scale, bias = self.promote_dtype((x, scale, bias), dtype=self.dtype)
-        y, mean, var = batch_norm.batch_norm(
+        y, mean, var = batch_norm(
             x,
             scale,
             bias,
