@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,10 +20,9 @@ from efficient_layers.train.checkpoint import (
     CheckpointError,
     CheckpointMismatchError,
 )
+from tests.train import child
 
 pytestmark = pytest.mark.fast
-
-ROOT = Path(__file__).parents[2]
 
 
 def _state(scale: float = 1.0) -> dict[str, Any]:
@@ -376,26 +372,6 @@ def test_save_blocks_the_loop_only_for_the_copy(tmp_path: Path) -> None:
     assert min(blocked) < 0.25 * min(whole)
 
 
-def _python(code: str, *arguments: str, devices: int = 1, **kwargs: Any) -> subprocess.Popen[str]:
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(
-        command,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **kwargs,
-    )
-
-
-def _output(process: subprocess.Popen[str]) -> str:
-    out, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
-    return out
-
-
 _SHARDED = """
 import sys, jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
@@ -419,9 +395,9 @@ print(n, *(state[k].addressable_shards[-1].data.shape for k in ("rows", "columns
 
 
 def test_saved_on_8_devices_restored_on_8_4_and_1(tmp_path: Path) -> None:
-    assert _output(_python(_SHARDED, str(tmp_path), devices=8)) == "8 (2, 16) (16, 2)\n"
-    readers = [_python(_SHARDED, str(tmp_path), devices=n) for n in (4, 1)]
-    assert [_output(reader) for reader in readers] == [
+    assert child.output(child.start(_SHARDED, str(tmp_path), devices=8)) == "8 (2, 16) (16, 2)\n"
+    readers = [child.start(_SHARDED, str(tmp_path), devices=n) for n in (4, 1)]
+    assert [child.output(reader) for reader in readers] == [
         "4 (4, 16) (16, 4)\n",
         "1 (16, 16) (16, 16)\n",
     ]
@@ -451,12 +427,11 @@ with checkpoint.Checkpointer(sys.argv[1]) as c:
     ("stage", "delay"), [("while writing", 0.01), ("before the manifest", 0.0), ("any time", 0.33)]
 )
 def test_kill_9_during_a_save_leaves_a_good_one(tmp_path: Path, stage: str, delay: float) -> None:
-    process = _python(_WRITER, str(tmp_path), stage)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "now\n"
+    process = child.start(_WRITER, str(tmp_path), stage)
+    assert child.line(process) == "now"
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    child.end(process)
     with Checkpointer(tmp_path) as checkpointer:
         step, state, extra = checkpointer.restore({"w": np.zeros(300_000, np.float32)})
     assert step >= 2
@@ -484,7 +459,7 @@ print(c.steps())
 
 def test_a_write_that_fails_half_way_is_reported(tmp_path: Path) -> None:
     """A file-size limit stands for a disk that fills up during the save."""
-    lines = _output(_python(_FULL, str(tmp_path))).splitlines()
+    lines = child.output(child.start(_FULL, str(tmp_path))).splitlines()
     assert "The checkpoint of step 2 could not be written" in lines[0]
     assert lines[-1] == "[1]"
     with Checkpointer(tmp_path) as checkpointer:
