@@ -2,7 +2,7 @@
 """Bokeh figures in the pages' own look: quiet axes, system font, colours that suit light and dark.
 
 Axes, grids and labels take their colours from the `--bk-*` properties in page.css, which Bokeh
-reads when it draws; the series colours are mid-tones that hold their contrast on both backgrounds.
+reads when it draws. Imported where a page is made, not before: Bokeh takes most of a second.
 """
 
 from typing import Any
@@ -14,8 +14,8 @@ from bokeh.models.plots import Plot
 from bokeh.plotting import figure
 
 from efficient_layers.report.curves import Panel, Series
+from efficient_layers.report.palette import COLOURS, DOMINATED, FRONT
 
-COLOURS = ("#3b82c4", "#d9822b", "#3f9d6b", "#a568c9", "#c9506b", "#7c8794")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 _SIZE = "12px"
 _MARKERS_UP_TO = 40
@@ -42,10 +42,10 @@ def scatter(
     plot.name = "pareto"
     plot.x_range, plot.y_range = DataRange1d(range_padding=0.14), DataRange1d(range_padding=0.12)
     plot.patch(
-        "x", "y", source=_source("region", region), fill_color=COLOURS[0], fill_alpha=0.09,
+        "x", "y", source=_source("region", region), fill_color=FRONT, fill_alpha=0.09,
         line_color=None,
     )  # fmt: skip
-    plot.line("x", "y", source=_source("outline", outline), line_color=COLOURS[0], line_width=1.5)
+    plot.line("x", "y", source=_source("outline", outline), line_color=FRONT, line_width=1.5)
     source = _source("points", points)
     runs = plot.scatter(
         "x", "y", source=source, size=11, fill_color="colour", line_color="colour",
@@ -54,7 +54,7 @@ def scatter(
     plot.text(
         "x", "y", text="label", source=source, text_font=value(_FONT), text_font_size="13px",
         text_align="align", text_baseline=value("alphabetic"), x_offset="shift", y_offset="drop",
-        name="labels", text_color="#7c8794",
+        name="labels", text_color=DOMINATED,
     )  # fmt: skip
     tips = [("run", "@name"), ("across", "@x_text"), ("up", "@y_text")]
     plot.add_tools(HoverTool(renderers=[runs], tooltips=tips))

@@ -5,9 +5,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from efficient_layers.report import chart, pareto, quantity
+from efficient_layers.report import pareto, quantity
 from efficient_layers.report.headline import binomial_interval
 from efficient_layers.report.page import render
+from efficient_layers.report.palette import DOMINATED, FRONT
 from efficient_layers.report.runs import Metric, Run, collect, metrics
 from efficient_layers.report.trade_off import TradeOff, sentences, trade_off, value_text
 
@@ -31,6 +32,8 @@ def compare_page(
     worst of the runs pushed out by 10 % of their range. Raises ValueError for an unknown axis, the
     same axis twice, no reports, or a quality that no report holds.
     """
+    from efficient_layers.report import chart  # brings Bokeh
+
     if not reports:
         raise ValueError("compare_page() needs at least one report; got none.")
     axes = metrics(quality)
@@ -101,7 +104,7 @@ def _points(result: TradeOff, scales: list[tuple[float, str]]) -> dict[str, list
         "align": ["right" if value > middle else "left" for value in xs],
         "shift": [-8 if value > middle else 8 for value in xs],
         "drop": [-8 if up else 17 for up in above],
-        "colour": [chart.COLOURS[0] if front else chart.COLOURS[5] for front in on_front],
+        "colour": [FRONT if front else DOMINATED for front in on_front],
         "alpha": [1.0 if front else 0.25 for front in on_front],
     }
 

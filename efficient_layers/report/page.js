@@ -8,7 +8,7 @@
   async function draw() {
     for (const [id, item] of Object.entries(plots)) {
       const manager = await Bokeh.embed.embed_item(item, id);
-      views.push(...manager.roots);
+      views.push(...manager.roots.filter((view) => view.model.type === "Figure"));
     }
     recolour();
     document.documentElement.dataset.plots = String(views.length);

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from bokeh.resources import Resources
 from markupsafe import Markup
 
 from efficient_layers.report import quantity
@@ -60,6 +59,8 @@ def _asset(name: str) -> Markup:
 
 @functools.cache
 def _bokeh() -> Markup:
+    from bokeh.resources import Resources  # here: a library that only measures needs no Bokeh
+
     bundle = "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
     return Markup(bundle.replace("</script", "<\\/script"))
 

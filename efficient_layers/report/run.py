@@ -3,9 +3,10 @@
 
 from typing import Any
 
-from efficient_layers.report import breakdown, chart, curves, headline, quantity, speed
+from efficient_layers.report import breakdown, curves, headline, quantity, speed
 from efficient_layers.report.facts import facts
 from efficient_layers.report.page import render
+from efficient_layers.report.palette import COLOURS
 
 
 def run_page(report: dict[str, Any]) -> str:
@@ -14,6 +15,8 @@ def run_page(report: dict[str, Any]) -> str:
     Any part may be missing: its section then says what is missing. Nothing is fetched when the
     page is opened, and all text in the report is escaped.
     """
+    from efficient_layers.report import chart  # brings Bokeh
+
     report = {key: value for key, value in report.items() if value is not None}
     panels, undrawn = curves.panels(report.get("history"))
     plots = {f"curve-{i}": chart.item(chart.curves(panel)) for i, panel in enumerate(panels)}
@@ -25,7 +28,7 @@ def run_page(report: dict[str, Any]) -> str:
         cards=headline.cards(report),
         panels=panels,
         undrawn=undrawn,
-        colours=chart.COLOURS,
+        colours=COLOURS,
         latency=speed.rows(_section(report, "latency")),
         device=_section(report, "latency").get("device"),
         quality=facts(_section(report, "quality")),

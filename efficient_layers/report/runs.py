@@ -11,10 +11,11 @@ from efficient_layers.report import quantity
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """One axis of the comparison; `title` stands on axes and column heads."""
+    """One axis of the comparison; `title` stands on axes, `head` over columns of a terminal."""
 
     name: str
     title: str
+    head: str
     maximise: bool
 
 
@@ -43,12 +44,13 @@ class Run:
 def metrics(quality: str = "test_accuracy") -> dict[str, Metric]:
     """The metrics a reader can put on an axis, by name; of losses and errors less is better."""
     more_is_better = not any(word in quality for word in ("loss", "error", "perplexity"))
+    title = quality.replace("_", " ").capitalize()
     found = [
-        Metric("quality", quality.replace("_", " ").capitalize(), more_is_better),
-        Metric("params", "Parameters", False),
-        Metric("macs", "MACs", False),
-        Metric("weight_bytes", "Weight bytes", False),
-        Metric("latency", "Latency, batch 1", False),
+        Metric("quality", title, title, more_is_better),
+        Metric("params", "Parameters", "Params", False),
+        Metric("macs", "MACs", "MACs", False),
+        Metric("weight_bytes", "Weight bytes", "Weights", False),
+        Metric("latency", "Latency, batch 1", "Latency", False),
     ]
     return {metric.name: metric for metric in found}
 

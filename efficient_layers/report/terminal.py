@@ -4,7 +4,7 @@
 from collections.abc import Mapping, Sequence
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -16,11 +16,11 @@ from efficient_layers.report.trade_off import TradeOff, sentences
 def comparison(runs: Sequence[Run], axes: Mapping[str, Metric], result: TradeOff) -> RenderableType:
     """A table of the runs, those on the front marked; below it front, dominated, hypervolume."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run", overflow="fold")
-    table.add_column("model", overflow="fold")
+    table.add_column("Run", overflow="fold")
+    table.add_column("Model", overflow="fold")
     for axis in axes.values():
-        table.add_column(axis.title, justify="right")
-    table.add_column("Training", justify="right")
+        table.add_column(axis.head, justify="right", no_wrap=True)
+    table.add_column("Training", justify="right", no_wrap=True)
     for run in runs:
         mark = " [bold cyan]*[/]" if run.name in result.front else ""
         values = [run.text(name) for name in axes]
@@ -36,11 +36,6 @@ def comparison(runs: Sequence[Run], axes: Mapping[str, Metric], result: TradeOff
         *_lines("dominated", words["dominated"]),
         *_lines("hypervolume", words["volume"]),
     )
-
-
-def show(renderable: RenderableType, console: Console | None = None) -> None:
-    """Print to `console` (default: standard output)."""
-    (console or Console()).print(renderable)
 
 
 def _lines(label: str, entries: Sequence[str]) -> list[str]:
