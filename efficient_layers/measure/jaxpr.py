@@ -103,7 +103,7 @@ class Walker:
         return [flow(atom) for atom in jaxpr.outvars]
 
     def _equation(self, eqn: Any, flows: list[Flow], site: Site) -> list[Flow]:
-        name, scope = eqn.primitive.name, str(eqn.source_info.name_stack)
+        name, scope = eqn.primitive.name, _scope(eqn)
         if name in _COUNTED:
             return [self._count(eqn, flows, site.inside(scope))]
         if name == "scan":
@@ -195,6 +195,12 @@ class Walker:
         if result.level > Level.WEIGHT:
             for flow in flows:
                 self.events += sorted(flow.origins)
+
+
+def _scope(eqn: Any) -> str:
+    """The named scopes around an equation, without those that einsum makes of its formula."""
+    names = str(eqn.source_info.name_stack).split("/")
+    return "/".join(name for name in names if "->" not in name)
 
 
 def _joined(flows: Iterable[Flow]) -> Flow:

@@ -127,9 +127,8 @@ def _time(
         for fn in callables.values():
             _once(fn)
     seconds: dict[str, list[float]] = {name: [] for name in callables}
-    end = time.perf_counter() + (budget_s or 0.0)
     with _collector_paused():
-        done = 0
+        end, done = time.perf_counter() + (budget_s or 0.0), 0
         while done < calls or (time.perf_counter() < end and done < MOST_CALLS):
             for name, fn in callables.items():
                 seconds[name].append(_once(fn))

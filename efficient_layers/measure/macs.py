@@ -2,9 +2,9 @@
 """Multiply-accumulates of one dot product or convolution, from its shapes.
 
 Conventions: a tap that falls on padding counts (as in torchvision's and timm's tables); a zero that
-input dilation put between two elements does not, so a transposed convolution costs `inputs x kernel
-taps`, the number `torch.utils.flop_counter` gives, and equals the forward convolution whose
-gradient it is.
+input dilation put between two elements does not. So a strided transposed convolution costs
+`inputs x kernel taps`, the number that `torch.utils.flop_counter` gives and that of the forward
+convolution whose gradient it is; with stride 1 it is an ordinary convolution on padded input.
 """
 
 from collections.abc import Sequence
