@@ -24,9 +24,9 @@ class _OneKey(nnx.RngStream):
 
 
 def placeholder(rngs: nnx.Rngs) -> nnx.Rngs:
-    """Keys for layers whose weights `draw_weights` will overwrite: all equal, so good for no more."""
+    """Keys for layers whose weights `draw_weights` will overwrite: all equal, good for no more."""
     same = nnx.Rngs()
-    same.params = _OneKey(rngs.params(), tag="params")
+    setattr(same, "params", _OneKey(rngs.params(), tag="params"))  # noqa: B010
     return same
 
 

@@ -9,7 +9,7 @@ padding, batch normalisation with momentum 0.9 (torch's 0.1) and epsilon 1e-5, d
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,9 +77,12 @@ VARIANTS = {
 }
 
 
+FROM_VARIANT: Any = None
+
+
 @dataclasses.dataclass(frozen=True)
 class MobileNetV2Config:
-    """What makes one MobileNetV2. A field left at None takes the value of its variant.
+    """What makes one MobileNetV2. A field not given takes the value of its variant.
 
     Attributes:
       width: multiplies every channel count, rounded by `make_divisible(., 8)`; the head only grows.
@@ -89,14 +92,14 @@ class MobileNetV2Config:
     """
 
     width: float = 1.0
-    num_classes: int | None = None
-    in_channels: int | None = None
+    num_classes: int = FROM_VARIANT
+    in_channels: int = FROM_VARIANT
     dropout_rate: float = 0.2
     variant: str = "imagenet"
-    stem_features: int | None = None
-    stem_strides: int | None = None
-    stages: tuple[Stage, ...] | None = None
-    head_features: int | None = None
+    stem_features: int = FROM_VARIANT
+    stem_strides: int = FROM_VARIANT
+    stages: tuple[Stage, ...] = FROM_VARIANT
+    head_features: int = FROM_VARIANT
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -104,9 +107,9 @@ class MobileNetV2Config:
                 f"mobilenet_v2 has no variant {self.variant!r}. {nearest(self.variant, VARIANTS)}"
             )
         for name, value in vars(VARIANTS[self.variant]).items():
-            if getattr(self, name) is None:
+            if getattr(self, name) is FROM_VARIANT:
                 object.__setattr__(self, name, value)
-        object.__setattr__(self, "stages", tuple(Stage(*row) for row in self.stages or ()))
+        object.__setattr__(self, "stages", tuple(Stage(*row) for row in self.stages))
         if self.width <= 0 or not 0 <= self.dropout_rate < 1:
             raise ValueError(
                 "mobilenet_v2 expects width > 0 and 0 <= dropout_rate < 1. "

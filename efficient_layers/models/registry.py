@@ -2,6 +2,7 @@
 """Models by name: `create`, `names`, `describe`."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ class Family:
     """`model(config(**fields), rngs=rngs)` builds a member."""
 
     config: type
-    model: type[nnx.Module]
+    model: Callable[..., nnx.Module]
 
 
 FAMILIES = {

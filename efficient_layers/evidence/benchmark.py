@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures the cases of a suite: ours, torch and plain flax in turn (A B C A B C ...)."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+
+import flax
+import jax
+
+from efficient_layers import measure
+from efficient_layers.evidence import jax_side, torch_side
+from efficient_layers.evidence.cases import Case
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of the table. Milliseconds are medians of warm calls.
+
+    `ratio` is theirs_ms / ours_ms: above 1, ours is faster. `compile_s` is what our first call took
+    beyond a warm one. A side that was not measured is None.
+    """
+
+    workload: str
+    mode: str
+    batch: int
+    ours_ms: float
+    theirs_ms: float | None
+    ratio: float | None
+    plain_ms: float | None
+    compile_s: float
+    calls: int
+    threads: int
+    device: str
+    versions: str
+
+
+def set_threads(threads: int) -> None:
+    """Binds this process to `threads` cores: JAX's CPU backend starts as many threads.
+
+    Call it before the first JAX computation; torch is told separately, by `torch_side.load`.
+
+    Raises:
+      ValueError: fewer cores are there.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if not 1 <= threads <= len(cores):
+        raise ValueError(f"--threads expects 1 to {len(cores)}, the cores here. Got {threads}.")
+    os.sched_setaffinity(0, cores[:threads])
+
+
+def run(
+    cases: Iterable[Case],
+    *,
+    against: str = "torch",
+    with_plain: bool = True,
+    calls: int = 30,
+    threads: int | None = None,
+) -> Iterator[Row]:
+    """Yields a row a case, as each is done.
+
+    Args:
+      against: "torch" (eager, channels_last) or "none".
+      with_plain: also the same model of flax's own layers.
+      threads: of torch; default: as many as JAX has, the cores this process may use.
+
+    Raises:
+      ValueError: `against` is something else.
+      ImportError: torch or timm is missing; the message has the command that installs them.
+    """
+    if against not in ("torch", "none"):
+        raise ValueError(f"--against expects 'torch' or 'none'. Got {against!r}.")
+    threads = threads or measure.cores()
+    torch = torch_side.load(threads) if against == "torch" else None
+    versions = f"jax {jax.__version__}, flax {flax.__version__}"
+    versions += f", {torch_side.versions()}" if torch else ""
+    for case in cases:
+        sides = {"ours": jax_side.call(case)}
+        if torch:
+            sides["theirs"] = torch_side.call(torch, case)
+        if with_plain:
+            sides["plain"] = jax_side.call(case, as_plain=True)
+        yield _row(case, measure.alternate(sides, calls=calls), threads, versions)
+
+
+def _row(case: Case, times: dict[str, measure.Latency], threads: int, versions: str) -> Row:
+    ours = times["ours"]
+    theirs_ms = times["theirs"].median_ms if "theirs" in times else None
+    return Row(
+        workload=case.workload,
+        mode=case.mode,
+        batch=case.batch,
+        ours_ms=ours.median_ms,
+        theirs_ms=theirs_ms,
+        ratio=None if theirs_ms is None else theirs_ms / ours.median_ms,
+        plain_ms=times["plain"].median_ms if "plain" in times else None,
+        compile_s=max(0.0, ours.compile_s - ours.median_ms / 1000),
+        calls=ours.calls,
+        threads=threads,
+        device=ours.device,
+        versions=versions,
+    )

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A case as a JAX call: one jitted program, state on the device, training state donated."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from efficient_layers import layers, models
+from efficient_layers.evidence.cases import Case, Convolution, Model
+from efficient_layers.evidence.plain import plain
+
+Call = Callable[[], Any]
+LEARNING_RATE, MOMENTUM = 0.01, 0.9
+
+
+def call(case: Case, *, as_plain: bool = False) -> Call:
+    """A zero-argument callable that runs `case` once and returns its arrays.
+
+    Args:
+      as_plain: with flax's layers in place of ours (see `plain.py`).
+    """
+    module = _module(case)
+    module = plain(module) if as_plain else module
+    x = jnp.asarray(inputs(case))
+    if case.mode == "inference":
+        return _inference(module, x)
+    if isinstance(case.subject, Model):
+        return _training_step(module, x, jnp.asarray(labels(case)))
+    return _gradients(module, x)
+
+
+def inputs(case: Case) -> np.ndarray:
+    """Standard normal float32, (b, h, w, c): the same for all sides."""
+    return np.random.default_rng(0).standard_normal((case.batch, *case.image), np.float32)
+
+
+def labels(case: Case) -> np.ndarray:
+    """int32 (b,) below 10, the fewest classes of any model in the suites."""
+    return np.arange(case.batch, dtype=np.int32) % 10
+
+
+def _module(case: Case) -> nnx.Module:
+    subject, c, rngs = case.subject, case.image[-1], nnx.Rngs(0)
+    if isinstance(subject, Model):
+        return models.create(subject.name, **subject.fields, rngs=rngs)
+    if isinstance(subject, Convolution):
+        k = subject.kernel_size
+        return layers.Conv(
+            c,
+            subject.out_features,
+            (k, k),
+            subject.strides,
+            padding=[(k // 2, k // 2)] * 2,
+            feature_group_count=subject.groups,
+            use_bias=False,
+            rngs=rngs,
+        )
+    return layers.BatchNorm(c, momentum=0.9, unbiased_running_var=True, rngs=rngs)
+
+
+def _split(module: nnx.Module) -> tuple[Any, Any, Any]:
+    graphdef, *states = nnx.split(module, nnx.Param, ...)
+    return graphdef, states[0], states[1]
+
+
+def _inference(module: nnx.Module, x: jax.Array) -> Call:
+    module.eval()
+    graphdef, state = nnx.split(module)
+    apply = jax.jit(lambda state, x: nnx.merge(graphdef, state, copy=True)(x))
+    return lambda: apply(state, x)
+
+
+def _gradients(module: nnx.Module, x: jax.Array) -> Call:
+    """Output, running statistics and the gradients of x and parameters under a fixed cotangent."""
+    module.train()
+    graphdef, params, rest = _split(module)
+
+    def forward(params: Any, rest: Any, x: jax.Array) -> tuple[jax.Array, Any]:
+        merged = nnx.merge(graphdef, params, rest, copy=True)
+        y = merged(x)
+        return y, nnx.state(merged, nnx.Not(nnx.Param))
+
+    @jax.jit
+    def both(params: Any, rest: Any, x: jax.Array, cotangent: jax.Array) -> tuple:
+        y, pull, new_rest = jax.vjp(lambda p, x: forward(p, rest, x), params, x, has_aux=True)
+        return y, new_rest, pull(cotangent)
+
+    shape = jax.eval_shape(forward, params, rest, x)[0].shape
+    cotangent = jnp.asarray(np.random.default_rng(1).standard_normal(shape, np.float32))
+    return lambda: both(params, rest, x, cotangent)
+
+
+def _training_step(module: nnx.Module, x: jax.Array, y: jax.Array) -> Call:
+    module.train()
+    graphdef, params, rest = _split(module)
+    tx = optax.sgd(LEARNING_RATE, MOMENTUM)
+
+    def loss(params: Any, rest: Any, x: jax.Array, y: jax.Array) -> tuple[jax.Array, Any]:
+        merged = nnx.merge(graphdef, params, rest, copy=True)
+        losses = optax.softmax_cross_entropy_with_integer_labels(merged(x), y)
+        return losses.mean(), nnx.state(merged, nnx.Not(nnx.Param))
+
+    def step(state: tuple, x: jax.Array, y: jax.Array) -> tuple:
+        params, rest, moments = state
+        (value, rest), grads = jax.value_and_grad(loss, has_aux=True)(params, rest, x, y)
+        updates, moments = tx.update(grads, moments, params)
+        return (optax.apply_updates(params, updates), rest, moments), value
+
+    jitted = jax.jit(step, donate_argnums=0)
+    state = (params, rest, tx.init(params))
+
+    def once() -> Any:
+        nonlocal state
+        state, value = jitted(state, x, y)
+        return state, value
+
+    return once

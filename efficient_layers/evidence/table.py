@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of a benchmark as a terminal table, CSV and Markdown."""
+
+import csv
+import dataclasses
+import datetime
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import rich.table
+
+from efficient_layers.evidence.benchmark import Row
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+# The same in every row of a run: said once, below the table.
+SHARED = ("calls", "threads", "device", "versions")
+_SHOWN = tuple(column for column in COLUMNS if column not in SHARED)
+_NOTE = (
+    "Medians of alternating warm calls in one run; ratio = theirs / ours, above 1 ours is faster; "
+    "plain = the same model of `nnx.Conv` and `nnx.BatchNorm`; theirs = torch eager, channels_last."
+)
+
+
+def terminal(rows: Sequence[Row], title: str) -> rich.table.Table:
+    """A table for `rich.print`."""
+    table = rich.table.Table(*_SHOWN, title=title, caption=_shared(rows))
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def markdown(rows: Sequence[Row], title: str) -> str:
+    """The table as a Markdown page."""
+    lines = [f"# {title}", "", _NOTE, "", _line(_SHOWN), _line("---" for _ in _SHOWN)]
+    lines += [_line(_cells(row)) for row in rows]
+    return "\n".join([*lines, "", _shared(rows), ""])
+
+
+def write(rows: Sequence[Row], folder: str | Path, suite: str, against: str) -> tuple[Path, Path]:
+    """Writes NAME.csv (all columns, all digits) and NAME.md; NAME tells suite, environment, date.
+
+    Raises:
+      ValueError: there is no row.
+    """
+    if not rows:
+        raise ValueError("A benchmark table needs at least one row. Got none.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    name = f"{suite}-against-{against}-{_slug(rows[0])}-{day}"
+    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(dataclasses.asdict(row) for row in rows)
+    title = f"Benchmark suite {suite} against {against}, {day}"
+    (folder / f"{name}.md").write_text(markdown(rows, title), encoding="utf-8")
+    return folder / f"{name}.csv", folder / f"{name}.md"
+
+
+def _slug(row: Row) -> str:
+    """Device kind, threads and JAX version: "cpu2-jax0.10.2"."""
+    kind = re.split(r"\W", row.device, maxsplit=1)[0]
+    return f"{kind}{row.threads}-{row.versions.split(',')[0].replace(' ', '')}"
+
+
+def _shared(rows: Sequence[Row]) -> str:
+    row = rows[0]
+    return f"{row.device}; {row.threads} threads a side; {row.versions}; {row.calls} calls."
+
+
+def _cells(row: Row) -> list[str]:
+    return [_spell(getattr(row, column)) for column in _SHOWN]
+
+
+def _spell(value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

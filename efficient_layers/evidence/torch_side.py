@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A case as a torch call: eager mode, channels_last, the same inputs, on the device JAX uses."""
+
+import importlib
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from efficient_layers.evidence.cases import Case, Convolution, Model
+from efficient_layers.evidence.jax_side import LEARNING_RATE, MOMENTUM, inputs, labels
+from efficient_layers.models.menghani_cnn import HIDDEN_FEATURES, STAGE_FEATURES, STEM_FEATURES
+
+INSTALL = (
+    "pip install torch==2.13.0 && pip install --no-deps torchvision==0.28.0 timm && "
+    "pip install transformers safetensors pillow pyyaml huggingface_hub"
+)
+
+
+def load(threads: int) -> Any:
+    """The torch module, told to use `threads` threads.
+
+    Raises:
+      ImportError: torch, torchvision or timm is missing; the message has the command.
+    """
+    # torchvision's compiled operators are absent beside a CPU-only torch: nothing to register.
+    name = "torchvision._meta_registrations"
+    sys.modules.setdefault(name, types.ModuleType(name))
+    try:
+        torch = importlib.import_module("torch")
+        importlib.import_module("timm")
+    except ImportError as error:
+        raise ImportError(
+            f"--against=torch needs torch, torchvision and timm ({error}). Install them on "
+            f"Python 3.11 with: {INSTALL}. Or measure ours alone: --against=none."
+        ) from error
+    torch.set_num_threads(threads)
+    return torch
+
+
+def versions() -> str:
+    """Versions of what ran."""
+    return ", ".join(f"{n} {importlib.import_module(n).__version__}" for n in ("torch", "timm"))
+
+
+def call(torch: Any, case: Case) -> Callable[[], Any]:
+    """A zero-argument callable that runs `case` once and returns when it is done."""
+    device = _device(torch)
+    place = {"device": device, "memory_format": torch.channels_last}
+    module = _module(torch, case).to(**place)
+    x = torch.from_numpy(np.moveaxis(inputs(case), -1, 1)).to(**place)
+    if case.mode == "inference":
+        run = _inference(torch, module, x)
+    elif isinstance(case.subject, Model):
+        run = _training_step(torch, module, x, torch.from_numpy(labels(case)).long().to(device))
+    else:
+        run = _gradients(torch, module, x)
+    return run if device == "cpu" else _synchronised(torch, run)
+
+
+def _device(torch: Any) -> str:
+    if jax.default_backend() == "cpu":
+        return "cpu"
+    if jax.default_backend() == "gpu" and torch.cuda.is_available():
+        return "cuda"
+    raise RuntimeError(
+        f"Both sides must run on one kind of device. JAX uses {jax.default_backend()!r}, which "
+        "this torch cannot. Set JAX_PLATFORMS=cpu or install the matching torch."
+    )
+
+
+def _synchronised(torch: Any, run: Callable[[], Any]) -> Callable[[], Any]:
+    def blocking() -> None:
+        run()
+        torch.cuda.synchronize()
+
+    return blocking
+
+
+def _module(torch: Any, case: Case) -> Any:
+    subject, c = case.subject, case.image[-1]
+    if isinstance(subject, Model):
+        if not subject.theirs.startswith("timm:"):
+            return menghani_cnn(torch)
+        return importlib.import_module("timm").create_model(subject.theirs.removeprefix("timm:"))
+    if isinstance(subject, Convolution):
+        k = subject.kernel_size
+        settings = {"padding": k // 2, "groups": subject.groups, "bias": False}
+        return torch.nn.Conv2d(c, subject.out_features, k, subject.strides, **settings)
+    return torch.nn.BatchNorm2d(c)
+
+
+def menghani_cnn(torch: Any, num_classes: int = 10) -> Any:
+    """The survey's plain CNN at width 1 for 32x32x3, in torch."""
+    nn, steps, c = torch.nn, [], 3
+    for features in (STEM_FEATURES, *STAGE_FEATURES):
+        for _ in range(2):
+            steps += [nn.Conv2d(c, features, 3, padding=1), nn.ReLU()]
+            steps += [nn.BatchNorm2d(features, eps=1e-3, momentum=0.01)]
+            c = features
+        steps += [nn.MaxPool2d(2)]
+    steps += [nn.Flatten(), nn.Linear(16 * c, HIDDEN_FEATURES), nn.ReLU()]
+    return nn.Sequential(*steps, nn.Linear(HIDDEN_FEATURES, num_classes))
+
+
+def _inference(torch: Any, module: Any, x: Any) -> Callable[[], Any]:
+    module.eval()
+
+    def once() -> None:
+        with torch.inference_mode():
+            module(x)
+
+    return once
+
+
+def _gradients(torch: Any, module: Any, x: Any) -> Callable[[], Any]:
+    module.train()
+    x.requires_grad_(True)
+    cotangent = torch.randn_like(module(x))
+
+    def once() -> None:
+        x.grad = None
+        module.zero_grad(set_to_none=True)
+        module(x).backward(cotangent)
+
+    return once
+
+
+def _training_step(torch: Any, module: Any, x: Any, y: Any) -> Callable[[], Any]:
+    module.train()
+    optimizer = torch.optim.SGD(module.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+
+    def once() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(module(x), y).backward()
+        optimizer.step()
+
+    return once
