@@ -29,20 +29,22 @@ with Shutdown() as stop:
 sys.exit(EXIT_PREEMPTED)
 """
 
-# An unrolled program of many distinct convolutions: XLA compiles it for many seconds, in C++.
+# Traced and lowered in 0.4 s (`block` once); XLA inlines the calls: 150 compile in 1 s, 800 in 20 s.
 _COMPILE = """
 import sys, time, jax, jax.numpy as jnp
 from efficient_layers.train.shutdown import EXIT_PREEMPTED, Shutdown
+@jax.jit
+def block(x):
+    return jnp.sort(jnp.sin(x @ x), axis=0) + 1
 def f(x):
-    for i in range(int(sys.argv[1])):
-        x = jnp.sin(x @ jnp.full((8 + i, 9 + i), 0.1)) + i
-    return x.sum()
-lowered = jax.jit(jax.grad(f)).lower(jnp.ones((4, 8)))
+    for _ in range(int(sys.argv[1])):
+        x = block(x)
+    return x
+lowered = jax.jit(f).lower(jnp.ones((8, 8)))
 with Shutdown() as stop:
     print("ready", flush=True)
-    start = time.monotonic()
     lowered.compile()
-    print(stop.requested, time.monotonic() - start, flush=True)
+    print(stop.requested, flush=True)
 sys.exit(EXIT_PREEMPTED if stop.requested else 0)
 """
 
@@ -87,15 +89,15 @@ def test_one_request_delivered_twice_is_one_request() -> None:
 
 
 def test_first_signal_during_xla_compilation_waits_for_it() -> None:
-    process = _ready(_COMPILE, "60")
+    process = _ready(_COMPILE, "150")
     process.send_signal(signal.SIGTERM)
     out, _ = child.end(process)
     assert process.returncode == EXIT_PREEMPTED
-    assert out.startswith("SIGTERM ")
+    assert out == "SIGTERM\n"
 
 
 def test_second_signal_ends_xla_compilation_at_once() -> None:
-    process = _ready(_COMPILE, "1500")
+    process = _ready(_COMPILE, "800")
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
