@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MobileNetV2 cut for 8x8 images on the embedded UCI digits: the main job.
 
-    python -m launch.train --config=configs/digits.py --workdir=runs/digits
+python -m launch.train --config=configs/digits.py --workdir=runs/digits
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluate the model of a workdir on one split of its data, each example once.
 
-    python -m launch.evaluate --workdir=runs/digits [--split=validation] [--step=best] [--json]
+python -m launch.evaluate --workdir=runs/digits [--split=validation] [--step=best] [--json]
 """
 
 import json

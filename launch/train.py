@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     if _CACHE.value:
         train.use_compilation_cache(_CACHE.value)
     options = train.Options(
-        stop_after_steps=_STOP.value,
+        stop_after_steps=2 if _SMOKE.value else _STOP.value,
         overfit_batches=_OVERFIT.value,
         max_runtime_s=_RUNTIME.value,
         target=_TARGET.value,

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run would do, without doing it: shapes, shardings, cost, memory."""
 
+import io
+
 import jax
 import rich.console
 import rich.table
@@ -15,10 +17,11 @@ def dry_run(config: ConfigDict, options: Options = Options()) -> str:
     """A page of text: the step is compiled for its memory, nothing is trained or written."""
     experiment = build(config, options)
     state = jax.eval_shape(experiment.init)
-    console = rich.console.Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    page = io.StringIO()
+    console = rich.console.Console(width=120, file=page)
     console.print(_arrays(experiment, state))
     console.print(_facts(experiment, state))
-    return console.export_text()
+    return page.getvalue()
 
 
 def _arrays(experiment: Experiment, state: object) -> rich.table.Table:
@@ -47,8 +50,8 @@ def _facts(experiment: Experiment, state: object) -> rich.table.Table:
         "MACs an example (forward)": f"{cost.macs:,}",
         "activations an example": f"{cost.activations:,}",
         "weight bytes": f"{cost.weight_bytes:,}",
-        "examples (train, validation, test)": ", ".join(inputs.sizes),
-        "batch": f"{inputs.batch_size} x {'x'.join(map(str, inputs.info.image_shape))}",
+        "examples (train, validation, test)": ", ".join(map(str, inputs.info.sizes.values())),
+        "batch": f"{inputs.batch_size} x {'x'.join(map(str, inputs.image_shape))}",
         "steps": f"{experiment.total_steps:,} ({experiment.steps_per_epoch:.1f} an epoch)",
         "mesh": f"{experiment.config.mesh} on {experiment.mesh.size} device(s)",
         "step memory a device": f"{peak / 2**20:,.1f} MiB (arguments + outputs + temporaries)",

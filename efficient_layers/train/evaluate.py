@@ -34,6 +34,16 @@ def eval_step(objective: Objective, graphdef: nnx.GraphDef) -> EvalStep:
     return run
 
 
+def metric_names(experiment: Any) -> list[str]:
+    """The names that an evaluation of `experiment` gives, without computing anything."""
+    spec = experiment.input.batch_spec()
+    batch = {name: jax.ShapeDtypeStruct(*of) for name, of in spec.items()}
+    mask = jax.ShapeDtypeStruct(batch["label"].shape, jnp.float32)
+    run = eval_step(experiment.objective, experiment.graphdef)
+    sums = jax.eval_shape(run, {**experiment.params, **experiment.rest}, batch | {"mask": mask})
+    return sorted(sums.keys() - {"examples"})
+
+
 def evaluate(
     run: EvalStep,
     arrays: Arrays,
@@ -52,11 +62,6 @@ def evaluate(
     names = fetched[0].keys() - {"examples"}
     means = {name: sum(float(row[name]) for row in fetched) / count for name in sorted(names)}
     return {**means, "examples": count}
-
-
-def device_arrays(params: Arrays, rest: Arrays, ema: Arrays) -> Arrays:
-    """The arrays an evaluation uses: the average where one is kept, else the weights."""
-    return ema or {**params, **rest}
 
 
 def put_on(sharding: Any) -> Callable[[dict[str, Any]], Batch]:

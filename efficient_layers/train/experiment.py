@@ -86,6 +86,15 @@ class Experiment:
             state, self.mesh, tuple(config.sharding_rules), min_size=config.fsdp_min_size
         )
 
+    @property
+    def summary(self) -> str:
+        """The run in a line."""
+        name, cost = self.description["create"]["name"], self.cost
+        return (
+            f"{name} with {cost.params:,} parameters and {cost.macs:,} MACs an example on "
+            f"{self.input.info.name}, batch {self.input.batch_size}, {self.mesh.size} device(s)"
+        )
+
     @functools.cached_property
     def cost(self) -> measure.Cost:
         """Parameters, MACs and activations of one example."""

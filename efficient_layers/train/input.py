@@ -105,14 +105,14 @@ def make_input(config: ConfigDict, *, smoke: bool = False, overfit_batches: int 
         `el.data`'s error with the command that prepares them.
     """
     settings = config.data
+    of_tfds = {"test_split": settings.test_split, "cache": settings.cache}
     splits = data.load(
         settings.name,
         data_dir=settings.data_dir or None,
-        test_split=settings.test_split,
         validation_fraction=settings.validation_fraction,
         seed=settings.split_seed,
-        cache=settings.cache,
         stand_in=smoke,
+        **(of_tfds if settings.name.startswith("tfds:") else {}),
     )
     train, validation = splits.train, splits.validation
     batch, eval_batch = settings.batch_size, settings.eval_batch_size

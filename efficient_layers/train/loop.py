@@ -6,13 +6,13 @@ metrics of n - 1 are fetched. Nothing is compiled, and nothing is copied implici
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import numpy as np
-from absl import logging
 from jaxtyping import Array
 
 from efficient_layers.train.checkpoint import Checkpointer
@@ -25,6 +25,7 @@ from efficient_layers.train.state import TrainState
 from efficient_layers.train.step import Guard, Step
 from efficient_layers.train.target import Target
 
+_log = logging.getLogger(__name__)
 TIMINGS = frozenset(  # what may differ between a run and its resumed twin
     {"elapsed_s", "step_ms", "examples_per_s", "input_wait", "mfu", "goodput", "peak_rss_bytes"}
 )
@@ -259,7 +260,7 @@ class Loop:
                 "rate, clip gradients, or go on without such batches by "
                 "--config.train.guard.policy=skip."
             )
-        logging.warning("%s", what)
+        _log.warning("%s", what)
         if self.guard.policy == "rollback":
             raise _RollBackError
 

@@ -56,6 +56,11 @@ class Policy:
             chosen[key] = value
         return cls(**chosen)
 
+    @property
+    def compute_dtype(self) -> Any:
+        """The dtype of matmuls and convolutions."""
+        return _DTYPES[self.compute]
+
     def apply(self, model: nnx.Module) -> nnx.Module:
         """Makes `model`, fresh from its constructor, follow the policy; returns the same object.
 
@@ -74,13 +79,15 @@ class Policy:
                 setattr(module, "dtype", _DTYPES[self.compute])  # noqa: B010
             if vars(module).get("attention_fn") is nnx.dot_product_attention:
                 setattr(module, "attention_fn", attention)  # noqa: B010
-        model.__class__ = _with_output(type(model), _DTYPES[self.output])
+        # Past the module: its own __setattr__ would record the class as an attribute of the graph.
+        object.__setattr__(model, "__class__", _with_output(type(model), _DTYPES[self.output]))
         return model
 
 
 def _cast(x: Any, dtype: Any) -> Any:
     """Floating arrays to `dtype`; integers, booleans and keys as they are."""
-    return jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    same = not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype == dtype
+    return x if same else x.astype(dtype)
 
 
 @functools.cache

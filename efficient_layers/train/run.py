@@ -3,11 +3,11 @@
 
 import contextlib
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import logging
 from ml_collections import ConfigDict
 
 from efficient_layers import measure
@@ -15,9 +15,10 @@ from efficient_layers.train import mesh as meshes
 from efficient_layers.train.checkpoint import Checkpointer
 from efficient_layers.train.clock import Clock
 from efficient_layers.train.compile import lower_step
-from efficient_layers.train.evaluate import put_on
+from efficient_layers.train.evaluate import metric_names, put_on
 from efficient_layers.train.experiment import Experiment, Options, build
 from efficient_layers.train.finish import Tester, finish
+from efficient_layers.train.journal import journal
 from efficient_layers.train.loop import Loop, Plan
 from efficient_layers.train.metrics import MetricsWriter, read
 from efficient_layers.train.progress import Progress
@@ -26,6 +27,7 @@ from efficient_layers.train.state import TrainState
 from efficient_layers.train.target import Target
 from efficient_layers.train.workdir import Workdir
 
+_log = logging.getLogger(__name__)
 INTERRUPTED = ("SIGTERM", "SIGINT", "max_runtime_s")  # saved; the same command goes on
 
 
@@ -50,9 +52,28 @@ def train(config: ConfigDict, workdir: str | Path, options: Options = Options())
     with Shutdown(max_runtime_s=options.max_runtime_s) as shutdown:
         target = Target.parse(options.target) if options.target else None
         experiment = build(config, options)
+        _check_metrics(experiment, target)
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(_open(workdir, experiment))
+            stack.enter_context(journal(folder.log_path))
             return _run(stack, experiment, folder, options, target, shutdown, clock)
+
+
+def _check_metrics(experiment: Experiment, target: Target | None) -> None:
+    """The metrics a run is steered by exist: better known now than at the first evaluation."""
+    known = metric_names(experiment)
+    best = experiment.config.train.checkpoint.best_metric
+    for what, name in {
+        "config.train.checkpoint.best_metric": best,
+        "--target": target.metric if target else "",
+    }.items():
+        if name and name not in known:
+            raise ValueError(f"{what}: no metric {name!r}; there is {', '.join(known)}")
+    if (target or experiment.config.train.select == "best") and experiment.input.validation is None:
+        raise ValueError(
+            "a target and train.select=best need a validation split; set "
+            "config.data.validation_fraction above 0"
+        )
 
 
 def _open(workdir: str | Path, experiment: Experiment) -> Workdir:
@@ -82,7 +103,9 @@ def _run(
     if extra:
         clock = Clock(extra["seconds"], lost=_lost_seconds(folder, extra["seconds"]))
         writer.truncate_after(at)
-        logging.info("resumed from step %d of %d", at, plan.total_steps)
+        _log.info("resumed from step %d of %d", at, plan.total_steps)
+    else:
+        _log.info("%s: %d steps, %s", folder.path, plan.total_steps, experiment.summary)
     clock.switch("compile")
     compiled = lower_step(experiment, state).compile()
     put = put_on(meshes.batch_sharding(experiment.mesh))
@@ -106,14 +129,17 @@ def _run(
     )
     if extra:
         loop.resume(extra)
+    _log.info("compiled in %.1f s", clock.seconds["compile"])
     outcome = loop.run(state, at)
     checkpointer.wait()
-    if outcome.reason in INTERRUPTED:
-        return Result(outcome.reason, outcome.step, None)
+    reason = shutdown.requested or outcome.reason
+    _log.info("%s at step %d", reason, outcome.step)
+    if reason in INTERRUPTED:
+        return Result(reason, outcome.step, None)
     history = read(folder.metrics_path)
     report = finish(experiment, tester, outcome, checkpointer, plan, clock.seconds, history)
     measure.write_report(folder.path, report)
-    return Result(outcome.reason, outcome.step, report)
+    return Result(reason, outcome.step, report)
 
 
 def _plan(experiment: Experiment, options: Options) -> Plan:
@@ -129,7 +155,7 @@ def _plan(experiment: Experiment, options: Options) -> Plan:
         batch_size=experiment.input.batch_size,
         # Forward is 2 FLOPs a MAC, backward twice the forward.
         flops_per_step=3 * 2 * macs * experiment.input.batch_size,
-        peak_flops=measure.matmul_peak(experiment.policy.compute) * experiment.mesh.size,
+        peak_flops=measure.matmul_peak(experiment.policy.compute_dtype) * experiment.mesh.size,
     )
 
 
@@ -167,7 +193,6 @@ def _lost_seconds(folder: Workdir, stored: dict[str, float]) -> float:
 
 def main(config: ConfigDict, workdir: str, options: Options) -> int:
     """Trains, prints where the report is, and returns the process's exit code."""
-    logging.set_verbosity(logging.INFO)
     result = train(config, workdir, options)
     if result.report is None:
         print(

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Eight virtual devices: DP = FSDP = one device, and checkpoints move between them."""
+
+import numpy as np
+import pytest
+
+from efficient_layers.train.metrics import read
+from tests.train.runs import launch
+
+EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+STEPS = "--config.train.duration=20 steps"
+
+
+def _losses(workdir) -> np.ndarray:
+    return np.array(
+        [line["train/loss"] for line in read(workdir / "metrics.jsonl") if "train/loss" in line]
+    )
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    code, output = launch(folder, STEPS)
+    assert code == 0, output
+    return folder
+
+
+@pytest.mark.parametrize("mesh", ["data:8", "data:2,fsdp:4"])
+def test_dp_and_fsdp_give_the_losses_of_one_device(mesh, one_device, tmp_path):
+    flags = [STEPS, f"--config.mesh={mesh}", "--config.fsdp_min_size=0"]
+    code, output = launch(tmp_path, *flags, env=EIGHT)
+    assert code == 0, output
+    expected, got = _losses(one_device), _losses(tmp_path)
+    assert len(expected) == 20
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_work(tmp_path):
+    code, output = launch(tmp_path / "run", "--config.data.batch_size=20", env=EIGHT)
+    assert code == 1
+    assert "batch size 20 does not divide over 8 devices" in output
+    assert not (tmp_path / "run").exists()
