@@ -7,6 +7,7 @@ from efficient_layers.measure.executed import Executed, executed
 from efficient_layers.measure.latency import Latency, alternate, latency
 from efficient_layers.measure.memory import compiled_memory, memory
 from efficient_layers.measure.peak import matmul_peak, mfu, training_flops
+from efficient_layers.measure.program import Program, compiled_view
 from efficient_layers.measure.report import report, write_report
 from efficient_layers.measure.view import call, view
 
@@ -15,9 +16,11 @@ __all__ = [
     "Executed",
     "Latency",
     "LayerCost",
+    "Program",
     "alternate",
     "call",
     "compiled_memory",
+    "compiled_view",
     "cost",
     "environment",
     "executed",

@@ -14,7 +14,7 @@ import jax
 from flax import nnx
 
 from efficient_layers.measure.memory import compiled_memory
-from efficient_layers.measure.view import pure
+from efficient_layers.measure.program import Program, compiled_view
 
 _NAMES = {"s4": "int4", "u4": "uint4", "s8": "int8", "u8": "uint8", "s32": "int32"}
 _DOTS, _CONVOLUTIONS = (
@@ -70,13 +70,13 @@ class _Instruction(NamedTuple):
     operands: str
 
 
-def executed(model: nnx.Module | Callable, x: Any) -> Executed:
+def executed(model: nnx.Module | Callable | Program, x: Any = None) -> Executed:
     """Compiles the forward pass of `model` on `x` (eval mode, lowering in force) and reads it.
 
-    Does not run it: abstract models and `jax.ShapeDtypeStruct` inputs will do.
+    Does not run it: abstract models and `jax.ShapeDtypeStruct` inputs will do, and so will what
+    `compiled_view` made.
     """
-    function = pure(model, x)
-    return of_compiled(jax.jit(function.apply).lower(function.state, function.arrays).compile())
+    return of_compiled(compiled_view(model, x).compiled)
 
 
 def of_compiled(compiled: jax.stages.Compiled) -> Executed:

@@ -20,7 +20,8 @@ import numpy as np
 from flax import nnx
 
 from efficient_layers.measure.environment import device_name
-from efficient_layers.measure.view import pure
+from efficient_layers.measure.program import Program, compiled_view
+from efficient_layers.measure.view import call, view
 
 # A budget in seconds never buys more calls than this.
 MOST_CALLS = 10_000
@@ -47,8 +48,8 @@ class Latency:
 
 
 def latency(
-    model_or_fn: nnx.Module | Callable,
-    x: Any,
+    model_or_fn: nnx.Module | Callable | Program,
+    x: Any = None,
     *,
     calls: int = 30,
     warmup: int = 3,
@@ -58,32 +59,31 @@ def latency(
     """Times `call(model_or_fn, x)`, jitted; a module in eval mode, its weights as arguments.
 
     Args:
-      model_or_fn: a module (left as it is) or any function of arrays.
+      model_or_fn: a module (left as it is), a function of arrays, or what `compiled_view` made.
       x: its input; shapes (`jax.ShapeDtypeStruct`) are filled with noise.
       calls: calls timed, at the least.
       warmup: calls before, not timed.
       budget_s: goes on calling until so many seconds are spent; never fewer than `calls`.
-      jit: False times a function as it is (it is not JAX, or has its own jit).
+      jit: False times a function as it is (it is not JAX, or has its own jit); `compile_s` is then
+        the seconds of the first call.
 
     Raises:
       ValueError: the model is abstract (made by `nnx.eval_shape`), or `calls` is below 1.
     """
-    if not jit and not isinstance(model_or_fn, nnx.Module):
+    if not jit and not isinstance(model_or_fn, Program):
+        fn = view(model_or_fn) if isinstance(model_or_fn, nnx.Module) else model_or_fn
         timed = alternate(
-            {"it": lambda: model_or_fn(x)}, calls=calls, warmup=warmup, budget_s=budget_s
+            {"it": lambda: call(fn, x)}, calls=calls, warmup=warmup, budget_s=budget_s
         )
         return timed["it"]
-    function = pure(model_or_fn, x)
-    _refuse_abstract(function.state)
-    state = jax.device_put(function.state)
-    arrays = [jax.device_put(_filled(array)) for array in function.arrays]
-
-    start = time.perf_counter()
-    compiled = jax.jit(function.apply).lower(state, arrays).compile()
-    compile_s = time.perf_counter() - start
-
-    seconds, _ = _time({"it": lambda: compiled(state, arrays)}, calls, warmup, budget_s)
-    return _summary(seconds["it"], compile_s)
+    program = compiled_view(model_or_fn, x)
+    _refuse_abstract(program.state)
+    state = jax.device_put(program.state)
+    arrays = [jax.device_put(_filled(array)) for array in program.arrays]
+    seconds = sample(
+        lambda: program.compiled(state, arrays), calls=calls, warmup=warmup, budget_s=budget_s
+    )
+    return _summary(seconds, program.seconds)
 
 
 def alternate(

@@ -12,21 +12,20 @@ from typing import Any
 import jax
 from flax import nnx
 
+from efficient_layers.measure.program import Program, compiled_view
 from efficient_layers.measure.tensors import tensors_of
-from efficient_layers.measure.view import pure
 
 
-def memory(model: nnx.Module | Callable, x: Any) -> dict[str, Any]:
+def memory(model: nnx.Module | Callable | Program, x: Any = None) -> dict[str, Any]:
     """Bytes of one compiled forward pass of `model` on `x`, in eval mode. Compiles, does not run.
 
     The keys are those of `compiled_memory`, plus `weight_bytes` (the model's state alone), `device`
     (see `device_memory`) and `process_peak_bytes` (see `process_peak_bytes`).
     """
-    function = pure(model, x)
-    compiled = jax.jit(function.apply).lower(function.state, function.arrays).compile()
+    program = compiled_view(model, x)
     return {
-        **compiled_memory(compiled),
-        "weight_bytes": sum(tensor.weight_bytes for tensor in tensors_of(function.state)),
+        **compiled_memory(program.compiled),
+        "weight_bytes": sum(tensor.weight_bytes for tensor in tensors_of(program.state)),
         "device": device_memory(),
         "process_peak_bytes": process_peak_bytes(),
     }

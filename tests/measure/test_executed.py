@@ -23,9 +23,9 @@ HloModule jit_f, is_scheduled=true
 ENTRY %main (x: bf16[8,16], w: bf16[16,4]) -> f32[4] {
   %x = bf16[8,16]{1,0} parameter(0)
   %w = bf16[16,4]{1,0} parameter(1)
-  %image = f16[1,8,8,4]{3,2,1,0:T(8,128)} parameter(2)
+  %i = f16[1,8,8,4]{3,2,1,0:T(8,128)} parameter(2)
   %call = (bf16[8,4]{1,0}, s8[4096]{0}) custom-call(%x, %w), custom_call_target="__cublas$gemm"
-  %conv = (f16[1,8,8,4], u8[0]) custom-call(%image, %w), custom_call_target="__cudnn$convForward"
+  %conv = (f16[1,8,8,4], u8[0]) custom-call(%i, %i), custom_call_target="__cudnn$convForward"
   %top = (f32[4]{0}, s32[4]{0}) custom-call(%x), custom_call_target="TopK"
   %mixed = f32[8,4]{1,0} dot(%x, %p1), lhs_contracting_dims={1}
   %fused = s32[64,64]{1,0} fusion(%q, %r), kind=kCustom, calls=%gemm_fusion
