@@ -85,6 +85,12 @@ def check(report: Any, where: str) -> None:
             raise ReportError(f"{where}: {key!r} must be a {kind.__name__}. Got {got}.")
 
 
+def section(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A part of a report that should be an object; empty where it is absent or something else."""
+    part = report.get(name)
+    return part if isinstance(part, dict) else {}
+
+
 def plain(value: Any) -> Any:
     """`value` as JSON knows it: array scalars unpacked, tuples as lists, non-finite floats null."""
     if isinstance(value, Mapping):

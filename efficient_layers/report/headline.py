@@ -7,6 +7,7 @@ from typing import Any
 from scipy import special
 
 from efficient_layers.report import quantity
+from efficient_layers.report.file import section
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +58,9 @@ def interval(quality: dict[str, Any], metric: str = "test_accuracy") -> tuple[fl
 
 def cards(report: dict[str, Any]) -> list[Card]:
     """The cards of one run, in reading order: quality, size, work, speed, training."""
-    cost, training = report.get("cost") or {}, report.get("training") or {}
+    cost, training = section(report, "cost"), section(report, "training")
     return [
-        _accuracy(report.get("quality") or {}),
+        _accuracy(section(report, "quality")),
         Card(
             "Parameters",
             quantity.count(cost.get("params")),
@@ -78,7 +79,7 @@ def cards(report: dict[str, Any]) -> list[Card]:
             "Room the stored tensors take.",
             _in_full(cost.get("weight_bytes"), " bytes"),
         ),
-        _latency(report.get("latency") or {}),
+        _latency(section(report, "latency")),
         Card(
             "Training time",
             quantity.seconds(training.get("seconds")),
@@ -113,7 +114,7 @@ def _accuracy(quality: dict[str, Any]) -> Card:
 
 
 def _latency(latency: dict[str, Any]) -> Card:
-    one = (latency.get("batch") or {}).get("1") or {}
+    one = section(section(latency, "batch"), "1")
     note = "Median time to answer a single example, warm."
     p90 = quantity.milliseconds(one.get("p90_ms"))
     detail = "" if p90 == quantity.MISSING else f"90 % within {p90}"

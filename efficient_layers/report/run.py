@@ -5,6 +5,7 @@ from typing import Any
 
 from efficient_layers.report import breakdown, curves, headline, quantity, speed
 from efficient_layers.report.facts import facts
+from efficient_layers.report.file import section
 from efficient_layers.report.page import render
 from efficient_layers.report.palette import COLOURS
 
@@ -29,16 +30,16 @@ def run_page(report: dict[str, Any]) -> str:
         panels=panels,
         undrawn=undrawn,
         colours=COLOURS,
-        latency=speed.rows(_section(report, "latency")),
-        device=_section(report, "latency").get("device"),
-        quality=facts(_section(report, "quality")),
-        memory=facts(_section(report, "memory")),
-        training=facts(_section(report, "training")),
-        executed=facts(_section(report, "executed")),
-        environment=facts(_section(report, "environment"), readable=False),
-        config=facts(_section(report, "config"), readable=False),
+        latency=speed.rows(section(report, "latency")),
+        device=section(report, "latency").get("device"),
+        quality=facts(section(report, "quality")),
+        memory=facts(section(report, "memory")),
+        training=facts(section(report, "training")),
+        executed=facts(section(report, "executed")),
+        environment=facts(section(report, "environment"), readable=False),
+        config=facts(section(report, "config"), readable=False),
         schema=report.get("schema", "not stated"),
-        **_cost(_section(report, "cost")),
+        **_cost(section(report, "cost")),
     )
 
 
@@ -56,15 +57,10 @@ def _cost(cost: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _section(report: dict[str, Any], name: str) -> dict[str, Any]:
-    section = report.get(name)
-    return section if isinstance(section, dict) else {}
-
-
 def _subtitle(report: dict[str, Any]) -> list[str]:
-    environment = _section(report, "environment")
-    data = _section(_section(report, "config"), "data").get("name")
-    device = _section(report, "latency").get("device") or environment.get("device")
+    environment = section(report, "environment")
+    data = section(section(report, "config"), "data").get("name")
+    device = section(report, "latency").get("device") or environment.get("device")
     created = str(report.get("created", "")).replace("T", " ")[:16]
     parts = [report.get("name"), data and f"data: {data}", device and f"on {device}", created]
     return [str(part) for part in parts if part]

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from efficient_layers.report import quantity
+from efficient_layers.report.file import section
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,7 @@ def collect(
         _run(name, report, quality) for name, report in zip(_unique(names), reports, strict=True)
     ]
     if runs and not any("quality" in run.values for run in runs):
-        known = sorted({key for report in reports for key in _section(report, "quality")})
+        known = sorted({key for report in reports for key in section(report, "quality")})
         raise ValueError(f"No report holds quality {quality!r}; the reports hold {known}.")
     return runs
 
@@ -87,28 +88,23 @@ def folder_names(folders: Sequence[str]) -> list[str]:
 
 
 def _run(name: str, report: dict[str, Any], quality: str) -> Run:
-    cost, latency = _section(report, "cost"), _section(report, "latency")
-    one = _section(_section(latency, "batch"), "1")
+    cost, latency = section(report, "cost"), section(report, "latency")
+    one = section(section(latency, "batch"), "1")
     raw = {
-        "quality": _section(report, "quality").get(quality),
+        "quality": section(report, "quality").get(quality),
         "latency": one.get("median_ms"),
         **{key: cost.get(key) for key in ("params", "macs", "weight_bytes")},
     }
     values = {key: number for key, v in raw.items() if (number := quantity.number(v)) is not None}
-    examples = quantity.number(_section(report, "quality").get("test_examples"))
+    examples = quantity.number(section(report, "quality").get("test_examples"))
     return Run(
         name=name,
         model=str(report.get("model", "")),
         values=values,
         examples=int(examples) if examples else None,
-        seconds=quantity.number(_section(report, "training").get("seconds")),
+        seconds=quantity.number(section(report, "training").get("seconds")),
         device=str(latency.get("device") or ""),
     )
-
-
-def _section(report: dict[str, Any], name: str) -> dict[str, Any]:
-    section = report.get(name)
-    return section if isinstance(section, dict) else {}
 
 
 def _own_name(report: dict[str, Any]) -> str:

@@ -69,7 +69,8 @@ def sentences(result: TradeOff) -> dict[str, list[str]]:
         return {"front": ["No run has both values."], "dominated": left_out, "volume": ["none"]}
     bound = [value_text(m, value) for m, value in zip((x, y), result.reference, strict=True)]
     volume = [
-        f"{quantity.digits(result.hypervolume, 4)} ({quantity.percent(result.share)} of the box)",
+        f"{quantity.percent(result.share)} of the box",
+        f"{quantity.digits(result.hypervolume, 4)} in units of {y.title} \u00d7 {x.title}",
         f"reference point: {', '.join(bound)}",
     ]
     return {"front": front, "dominated": (beaten or ["none"]) + left_out, "volume": volume}

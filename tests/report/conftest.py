@@ -50,7 +50,7 @@ def _layers(count: int, scale: float) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_report() -> Callable[..., dict[str, Any]]:
     """make_report(name=, accuracy=, scale=, layers=, steps=) -> a fresh report."""
 
