@@ -14,6 +14,7 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 import grain
+from absl import flags
 
 from efficient_layers.data import workers as worker_processes
 from efficient_layers.data.order import Order
@@ -218,6 +219,10 @@ class _Stream:
         # Starting the tracker unblocks signals in the calling thread (CPython 3.11), so it starts
         # before they are held.
         resource_tracker.ensure_running()
+        # Grain reads absl flags of its own when it starts a process, and absl refuses that in a
+        # program that parses none.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
         with worker_processes.stop_signals_held():
             return self._first_batch()
 

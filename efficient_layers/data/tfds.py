@@ -6,6 +6,7 @@ access. Images are decoded by Pillow. Nothing is ever downloaded: what is not pr
 that names the command which prepares it.
 """
 
+import contextlib
 import io
 import shlex
 from dataclasses import dataclass
@@ -130,17 +131,23 @@ def load_tfds(
 def builder_of(name: str, data_dir: str | None) -> "DatasetBuilder":
     """The TFDS builder of a name, prepared or not; imports no TensorFlow and reads no network.
 
+    What lies in `data_dir` comes first, read without the code that made it; TFDS's own
+    description of the data set serves where nothing is prepared.
+
     Raises:
         ValueError: TFDS knows no such name, configuration or version.
+        ImportError: nothing is prepared, and TFDS needs TensorFlow to describe this data set.
     """
     import tensorflow_datasets as tfds
 
+    with contextlib.suppress(tfds.core.DatasetNotFoundError):
+        return tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
     try:
         return tfds.builder(name, data_dir=data_dir)
     except AssertionError as error:  # what TFDS raises for a version it does not know
         raise ValueError(f"tfds:{name}: {error}") from None
     except tfds.core.DatasetNotFoundError as error:
-        # TFDS lists every name it knows (over a thousand lines); its first and last say enough.
+        # TFDS appends every name it knows, over a thousand lines: the nearest ones say enough.
         known = [line.strip("\t -") for line in str(error).splitlines() if line.startswith("\t")]
         raise ValueError(_unknown_name(name, known)) from None
 
@@ -152,7 +159,12 @@ def prepared_builder(name: str, data_dir: str | None) -> "DatasetBuilder":
         MissingDataError: it is not there, or in another file format.
         ValueError: TFDS knows no such name.
     """
-    builder = builder_of(name, data_dir)
+    try:
+        builder = builder_of(name, data_dir)
+    except ImportError:
+        where = data_dir or "TFDS's default directory"
+        reason = f"{where} does not have it"
+        raise MissingDataError(_how_to_prepare(name, data_dir, reason)) from None
     if not builder.is_prepared():
         raise MissingDataError(_how_to_prepare(name, data_dir, f"{builder.data_path} is not there"))
     written = builder.info.file_format
@@ -214,7 +226,7 @@ def decode_image(encoded: bytes, channels: int) -> np.ndarray:
 
 def _split_advice(setting: str, free: list[str]) -> str:
     if setting == "test_split" and not free:
-        return "Cut a test out of the one there is: train_split='train[:80%]', test_split='train[80%:]'."
+        return "Cut a test out of it: train_split='train[:80%]', test_split='train[80%:]'."
     if setting == "test_split":
         return (
             f"Name a labelled one to be read once as the test, test_split={free[-1]!r}; validation "

@@ -40,10 +40,15 @@ def normalise(element: Element, *, mean: Sequence[float], std: Sequence[float]) 
     if not (spread > 0).all():
         raise ValueError(f"std must be positive; got {std}.")
     scale = np.float32(255 if image.dtype == np.uint8 else 1)
-    result = image.astype(np.float32)
-    result -= centre * scale
-    result *= 1 / (spread * scale)
-    return element | {"image": result}
+    # Whole rows of w * c numbers: NumPy broadcasts over a last axis of 3 several times slower.
+    rows = image.reshape(*image.shape[:-2], -1)
+    shift, factor = (
+        np.tile(np.broadcast_to(values, channels), image.shape[-2])
+        for values in (centre * scale, 1 / (spread * scale))
+    )
+    result = rows - shift
+    result *= factor
+    return element | {"image": result.reshape(image.shape)}
 
 
 def resize(element: Element, *, size: int | tuple[int, int]) -> Element:
