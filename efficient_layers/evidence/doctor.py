@@ -179,10 +179,10 @@ def data(data_dir: str | None = None) -> Iterator[Finding]:
         yield Finding("data", str(root), "ok", ", ".join(prepared))
         return
     state: State = "broken" if data_dir else "absent"  # a folder somebody named must hold data
-    code = f"import tensorflow_datasets as t; t.builder('cifar10', data_dir={str(root)!r}, "
-    code += "file_format='array_record').download_and_prepare()"
+    build = ["-m", "tensorflow_datasets.scripts.cli.main", "build", "cifar10"]
+    build += [f"--data_dir={root}", "--file_format=array_record"]
     reason = "no prepared data set" if root.is_dir() else "no such folder"
-    yield Finding("data", str(root), state, reason, shlex.join([_interpreter(), "-c", code]))
+    yield Finding("data", str(root), state, reason, shlex.join([_interpreter(), *build]))
 
 
 def _infos(root: Path) -> Iterator[Path]:
@@ -221,7 +221,7 @@ def table(findings: Iterable[Finding]) -> rich.table.Table:
 
 
 def commands(findings: Iterable[Finding]) -> list[str]:
-    """One line a thing that is not there, whole, to be copied: `gpu: .venv/bin/python -m pip ...`."""
+    """A line a thing that is not there, whole, to be copied: `hpo: python -m pip install ...`."""
     return [f"{f.group}: {f.command}" for f in findings if f.state != "ok"]
 
 
