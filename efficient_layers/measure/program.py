@@ -25,8 +25,8 @@ class Program:
 def compiled_view(model: "nnx.Module | Callable | Program", x: Any = None) -> Program:
     """Compiles the eval view of `model` on `x`, in the lowering in force; a program is handed back.
 
-    `executed`, `memory` and `latency` take what this returns in place of the model: asking all three
-    compiles once.
+    `executed`, `memory` and `latency` take what this returns in place of the model: to ask all
+    three compiles once.
 
     >>> import jax, jax.numpy as jnp
     >>> program = compiled_view(jnp.sin, jax.ShapeDtypeStruct((4,), jnp.float32))

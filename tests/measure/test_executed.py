@@ -72,7 +72,7 @@ def test_a_fake_quantised_layer_runs_in_float():
 
 
 def test_convolutions_fusions_bytes_and_memory():
-    model = nnx.Conv(3, 8, (3, 3), rngs=nnx.Rngs(0))
+    model = nnx.eval_shape(lambda: nnx.Conv(3, 8, (3, 3), rngs=nnx.Rngs(0)))
     ran = executed(model, jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32))
     assert ran.convolutions == {"f32": 1}
     assert ran.dots == {}
