@@ -21,10 +21,10 @@ from flax import nnx
 
 from efficient_layers.measure.cost import cost
 from efficient_layers.measure.environment import device_name, environment
-from efficient_layers.measure.executed import executed
+from efficient_layers.measure.executed import of_compiled
 from efficient_layers.measure.latency import latency
-from efficient_layers.measure.memory import memory
-from efficient_layers.measure.view import is_array
+from efficient_layers.measure.memory import compiled_memory, device_memory, process_peak_bytes
+from efficient_layers.measure.view import is_array, pure
 from efficient_layers.report.file import SCHEMA, ReportError, plain, read_report, write_report
 
 __all__ = ["ReportError", "read_report", "report", "write_report"]
@@ -58,21 +58,34 @@ def report(
         raise ValueError(f"report() needs batch sizes of at least 1. Got batches={batches!r}.")
     surroundings = environment()
     one = _batch(x, 1)
+    counted = cost(model, one).to_json()
     made = {
         "schema": SCHEMA,
         "model": name or _name_of(model),
         "created": surroundings["date"],
         "quality": quality,
-        "cost": cost(model, one).to_json(),
+        "cost": counted,
         "latency": _latency(model, x, batches),
-        "memory": memory(model, one),
-        "executed": executed(model, one).to_json(),
+        **_compiled(model, one, counted["weight_bytes"]),
         "training": training,
         "environment": surroundings,
         "config": config,
         "history": history,
     }
     return {key: plain(value) for key, value in made.items() if value is not None}
+
+
+def _compiled(model: nnx.Module | Callable, x: Any, weight_bytes: int) -> dict[str, Any]:
+    """The entries "memory" and "executed" (`measure.memory`, `measure.executed`) by one compile."""
+    function = pure(model, x)
+    compiled = jax.jit(function.apply).lower(function.state, function.arrays).compile()
+    memory = {
+        **compiled_memory(compiled),
+        "weight_bytes": weight_bytes,
+        "device": device_memory(),
+        "process_peak_bytes": process_peak_bytes(),
+    }
+    return {"memory": memory, "executed": of_compiled(compiled).to_json()}
 
 
 def _latency(model: nnx.Module | Callable, x: Any, batches: Sequence[int]) -> dict[str, Any]:

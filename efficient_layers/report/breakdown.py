@@ -7,7 +7,7 @@ from typing import Any
 from efficient_layers.report import quantity
 
 MEASURES = {"macs": "MACs", "params": "Parameters", "activations": "Activations"}
-FOLD_ABOVE = 40
+FOLD_ABOVE = 24
 """Tables with more rows are folded and only their largest rows shown."""
 SHOWN_FOLDED = 10
 _MAX_KINDS = 6

@@ -20,9 +20,10 @@ _MEANING = {
     "fusions": "Groups of operations that run as one loop.",
     "int8_dots": "Matrix products that really ran on 8-bit integers.",
     "float_dots": "Matrix products and convolutions in floating point.",
+    "instructions": "Operations left after the compiler optimised.",
+    "custom_calls": "Calls into libraries, such as cuDNN or oneDNN.",
     "goodput": "Share of the wall clock that went into steps that were kept.",
     "peak_bytes": "Arguments, outputs and temporaries together.",
-    "temp_bytes": "Scratch space of the compiled program.",
     "temporary_bytes": "Scratch space of the compiled program.",
     "argument_bytes": "Weights and input, resident before the call.",
     "output_bytes": "The answer.",
@@ -36,6 +37,11 @@ _LABELS = {
     "peak_flops": "Peak FLOP/s here",
     "flops": "FLOPs",
     "dots": "Matrix products",
+    "seconds_by_activity": "Time by activity",
+    "argument_bytes": "Arguments",
+    "output_bytes": "Outputs",
+    "temporary_bytes": "Temporaries",
+    "weight_bytes": "Weights",
 }
 _SHARES = {"mfu", "input_wait", "goodput"}
 
@@ -77,13 +83,17 @@ def _leaves(section: Any, path: str) -> list[tuple[str, Any]]:
 
 
 def _label(path: str) -> str:
-    head, _, key = path.rpartition(".")
-    words = _LABELS.get(key) or key.replace("_", " ")
+    *outer, last = [_LABELS.get(key) or _words(key) for key in path.split(".")]
+    label = f"{', '.join(outer)}: {last}" if outer else last
+    return label[:1].upper() + label[1:]
+
+
+def _words(key: str) -> str:
+    words = key.replace("_", " ")
     for ending in (" bytes", " s", " ms"):
         if not words.endswith(" per s"):
             words = words.removesuffix(ending)
-    label = f"{head.replace('_', ' ').replace('.', ', ')}: {words}" if head else words
-    return label[:1].upper() + label[1:]
+    return words
 
 
 def _quantity(path: str, value: Any) -> str:

@@ -35,7 +35,7 @@ def run_page(report: dict[str, Any]) -> str:
         quality=facts(section(report, "quality")),
         memory=facts(section(report, "memory")),
         training=facts(section(report, "training")),
-        executed=facts(section(report, "executed")),
+        executed=facts({k: v for k, v in section(report, "executed").items() if k != "memory"}),
         environment=facts(section(report, "environment"), readable=False),
         config=facts(section(report, "config"), readable=False),
         schema=report.get("schema", "not stated"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from efficient_layers.measure.memory import memory
 from efficient_layers.measure.report import read_report, report, write_report
 
 pytestmark = pytest.mark.fast
@@ -69,6 +70,8 @@ def test_latency_has_a_row_a_batch_size(made):
 
 def test_memory_executed_environment_are_there(made):
     assert made["memory"]["peak_bytes"] > 0
+    assert set(made["memory"]) == set(memory(Net(nnx.Rngs(0)), jnp.ones((1, 3))))
+    assert made["memory"]["weight_bytes"] == made["cost"]["weight_bytes"]
     assert "dots" in made["executed"]
     assert made["created"] == made["environment"]["date"]
 

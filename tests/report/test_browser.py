@@ -68,7 +68,7 @@ def _open(browser: Any, page: str, path: Path, width: int, *, plots: bool = True
         _wait(browser, IDLE)
 
 
-def _wait(browser: Any, script: str, seconds: float = 10) -> None:
+def _wait(browser: Any, script: str, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not browser.execute_script(script):
         assert time.monotonic() < end, f"never came true: {script}"

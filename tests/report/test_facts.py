@@ -32,7 +32,7 @@ def test_units_follow_the_key(key, value, label, text):
 def test_nested_objects_join_and_unknown_values_are_left_out():
     rows = facts({"seconds_by_activity": {"step": 30.0}, "device": None, "dots": {}})
     assert [(r.label, r.value.replace("\u00a0", " ")) for r in rows] == [
-        ("Seconds by activity: step", "30 s"),
+        ("Time by activity: step", "30 s"),
         ("Matrix products", "none"),
     ]
 
