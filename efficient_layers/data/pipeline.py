@@ -7,6 +7,7 @@ state of an iterator is one number, the same whatever the number of workers or t
 
 import atexit
 import contextlib
+import gc
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -195,7 +196,7 @@ class _Stream:
         if workers:
             processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=prefetch)
             stream = stream.mp_prefetch(processes, worker_init_fn=worker_processes.initialise)
-        self._iterator = iter(stream)
+        self._iterator: Any = iter(stream)
         self._first: Callable[[], Any] | None = (
             self._first_from_workers if workers else self._first_batch
         )
@@ -228,7 +229,9 @@ class _Stream:
 
     def close(self) -> None:
         _running.discard(self)
-        self._iterator.close()
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            iterator.close()
 
 
 _running: "weakref.WeakSet[_Stream]" = weakref.WeakSet()
@@ -239,6 +242,9 @@ def _close_all() -> None:
     """Stop workers before multiprocessing does: it would send SIGTERM, which they ignore."""
     for stream in list(_running):
         stream.close()
+    # Grain's iterators close themselves once more when they are deleted, which fails (and prints)
+    # when that happens in an interpreter that is half gone.
+    gc.collect()
 
 
 def _check_depth(workers: int, prefetch: int) -> None:

@@ -133,6 +133,15 @@ def test_rows_and_element_draws_do_not_depend_on_the_number_of_shards():
             np.testing.assert_array_equal(joined, batch[key])
 
 
+def test_shards_augment_their_rows_differently():
+    image = np.tile(Counting()[0]["image"], (64, 1, 1, 1))
+    parts = [
+        next(train(data.Arrays(image=image), batch_size=64, shard_index=i, shard_count=2))["image"]
+        for i in range(2)
+    ]
+    assert not np.array_equal(*parts)
+
+
 def test_a_state_may_be_restored_on_another_number_of_shards():
     with train(batch_transforms=()) as one, train(batch_transforms=(), shard_count=4) as four:
         take(one, 3)

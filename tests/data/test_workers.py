@@ -65,6 +65,12 @@ def children(pid):
     return [int(child) for task in tasks for child in task.read_text().split()]
 
 
+def shared_memory(pid):
+    """Names of the shared memory files that a process has mapped."""
+    maps = Path(f"/proc/{pid}/maps").read_text().split()
+    return {word for word in maps if word.startswith("/dev/shm/")}
+
+
 @pytest.fixture
 def job(request):
     process = start_job(request.param)
@@ -104,12 +110,11 @@ def test_sigterm_while_the_worker_starts(job):
 def test_workers_end_with_a_killed_trainer(job):
     started = set(children(job.pid)) | set(read_workers(job))
     assert len(started) >= 2
-    shared = set(os.listdir("/dev/shm"))
+    shared = set().union(*(shared_memory(pid) for pid in started))
     job.kill()
     job.wait()
     wait_until(lambda: not any(alive(pid) for pid in started))
-    # What the workers held in shared memory goes with them: nothing of it is left behind.
-    wait_until(lambda: not set(os.listdir("/dev/shm")) - shared)
+    wait_until(lambda: not any(Path(name).exists() for name in shared))
 
 
 def test_batches_and_states_do_not_depend_on_workers():
@@ -136,6 +141,41 @@ def test_an_error_in_a_worker_reaches_the_trainer():
         pytest.raises(ZeroDivisionError, match="deliberate"),
     ):
         next(it)
+
+
+def test_a_script_that_never_closes_its_iterator_still_ends():
+    script = (
+        "from efficient_layers import data\n"
+        "train = data.load('digits').train\n"
+        "iterator = data.train_iterator(train, batch_size=8, seed=0, workers=1)\n"
+        "print(len(next(iterator)['label']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=JOB.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "8\n", "")
+
+
+def test_workers_start_no_jax_device():
+    from jax._src import xla_bridge
+
+    assert callable(xla_bridge.backends_are_initialized)
+    train = data.load("digits").train
+    with data.train_iterator(
+        train, batch_size=8, seed=0, workers=1, batch_transforms=(note_devices,)
+    ) as iterator:
+        batches = [next(iterator) for _ in range(3)]
+    assert not any(batch["devices"].any() for batch in batches)
+
+
+def note_devices(batch):
+    from jax._src import xla_bridge
+
+    return batch | {"devices": np.full(8, xla_bridge.backends_are_initialized())}
 
 
 def fail(batch):
