@@ -25,9 +25,8 @@ def curves(panel: Panel) -> figure:
     """One metric over steps, a line a split; the page's own HTML carries title and legend."""
     plot = _figure(height=230)
     plot.xaxis.axis_label = "step"
-    plot.add_tools(HoverTool(tooltips=_curve_tips(panel), mode="vline", line_policy="nearest"))
     for index, series in enumerate(panel.series):
-        _draw(plot, series, COLOURS[index % len(COLOURS)])
+        _draw(plot, series, COLOURS[index % len(COLOURS)], panel.title)
     return plot
 
 
@@ -91,17 +90,20 @@ def _figure(height: int) -> figure:
     return plot
 
 
-def _draw(plot: figure, series: Series, colour: str) -> None:
-    name = series.name or "value"
-    data = {"x": list(series.steps), "y": list(series.values), "name": [name] * len(series.steps)}
+def _draw(plot: figure, series: Series, colour: str, title: str) -> None:
+    data = {"x": [_short(x) for x in series.steps], "y": [_short(y) for y in series.values]}
     source = ColumnDataSource(data)
-    plot.line("x", "y", source=source, line_color=colour, line_width=2, line_join="round")
+    line = plot.line("x", "y", source=source, line_color=colour, line_width=2, line_join="round")
     if len(series.steps) <= _MARKERS_UP_TO:
         plot.scatter("x", "y", source=source, size=5, color=colour)
+    label = f"{series.name} {title}".strip().replace("@", "").replace("$", "")
+    tips = [("step", "@x{0,0}"), (label.lower(), "@y{0.[000000]}")]
+    plot.add_tools(HoverTool(renderers=[line], tooltips=tips, mode="vline"))
 
 
-def _curve_tips(panel: Panel) -> list[tuple[str, str]]:
-    return [("step", "@x{0,0}"), (panel.title, "@y{0.[000000]}"), ("", "@name")]
+def _short(value: float) -> int | float:
+    """Six digits are more than a screen shows, and a third of a float's text."""
+    return int(value) if value == int(value) else float(f"{value:.6g}")
 
 
 def _source(name: str, data: dict[str, list[Any]]) -> ColumnDataSource:
