@@ -7,7 +7,7 @@ python -m launch.benchmark --suite=layers --filter='depthwise*' --against=none -
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from rich.console import Console
 
 from efficient_layers import evidence
@@ -25,6 +25,7 @@ def main(argv: list[str]) -> None:
     """Prints each row when it is measured, then the table; writes both files."""
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Got {argv[1:]}.")
+    logging.set_verbosity(logging.WARNING)
     console = Console()
     try:
         cases = evidence.select(_SUITE.value, _FILTER.value)

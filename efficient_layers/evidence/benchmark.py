@@ -11,6 +11,7 @@ import jax
 from efficient_layers import measure
 from efficient_layers.evidence import jax_side, torch_side
 from efficient_layers.evidence.cases import Case
+from efficient_layers.measure.environment import cores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +44,10 @@ def set_threads(threads: int) -> None:
     Raises:
       ValueError: fewer cores are there.
     """
-    cores = sorted(os.sched_getaffinity(0))
-    if not 1 <= threads <= len(cores):
-        raise ValueError(f"--threads expects 1 to {len(cores)}, the cores here. Got {threads}.")
-    os.sched_setaffinity(0, cores[:threads])
+    if not 1 <= threads <= cores():
+        raise ValueError(f"--threads expects 1 to {cores()}, the cores here. Got {threads}.")
+    if threads < cores():
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def run(
@@ -70,7 +71,7 @@ def run(
     """
     if against not in ("torch", "none"):
         raise ValueError(f"--against expects 'torch' or 'none'. Got {against!r}.")
-    threads = threads or measure.cores()
+    threads = threads or cores()
     torch = torch_side.load(threads) if against == "torch" else None
     versions = f"jax {jax.__version__}, flax {flax.__version__}"
     versions += f", {torch_side.versions()}" if torch else ""

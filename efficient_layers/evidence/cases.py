@@ -19,7 +19,7 @@ class Model:
 
     name: str
     theirs: str
-    fields: Mapping[str, Any] = MappingProxyType({})
+    fields: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

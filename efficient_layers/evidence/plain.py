@@ -35,6 +35,8 @@ def plain(module: Any) -> Any:
         return _rebuilt(nnx.Conv, module)
     if isinstance(module, layers.BatchNorm):
         return _rebuilt(nnx.BatchNorm, module)
+    if not isinstance(module, nnx.Module):  # a Param or a static value
+        return module
     for name, child in list(nnx.iter_children(module)):
         if isinstance(name, int):
             module[name] = plain(child)
@@ -43,9 +45,9 @@ def plain(module: Any) -> Any:
     return module
 
 
-def _rebuilt(flax_class: Callable[..., nnx.Module], layer: nnx.Module) -> nnx.Module:
+def _rebuilt(flax_class: Any, layer: nnx.Module) -> nnx.Module:
     """An instance of `flax_class` with the settings, weights and statistics of `layer`."""
-    names = set(inspect.signature(flax_class).parameters) - {"conv_general_dilated"}
+    names = set(inspect.signature(flax_class.__init__).parameters) - {"conv_general_dilated"}
     settings: dict[str, Any] = {key: value for key, value in vars(layer).items() if key in names}
     rebuilt = flax_class(**settings, rngs=nnx.Rngs(0))
     nnx.update(rebuilt, nnx.state(layer))

@@ -41,11 +41,11 @@ class MenghaniCNNConfig:
     dropout_rate: float = 0.15
 
     def __post_init__(self) -> None:
-        if self.width <= 0 or self.image_size < 8 or not 0 <= self.dropout_rate < 1:
+        in_range = self.width > 0 and self.num_classes >= 0 and self.image_size >= 8
+        if not in_range or not 0 <= self.dropout_rate < 1:
             raise ValueError(
-                "menghani_cnn expects width > 0, image_size >= 8 and 0 <= dropout_rate < 1. "
-                f"Got width={self.width}, image_size={self.image_size}, "
-                f"dropout_rate={self.dropout_rate}."
+                "menghani_cnn expects width > 0, num_classes >= 0, image_size >= 8 and "
+                f"0 <= dropout_rate < 1. Got {self}."
             )
 
     def scaled(self, features: int) -> int:

@@ -110,10 +110,11 @@ class MobileNetV2Config:
             if getattr(self, name) is FROM_VARIANT:
                 object.__setattr__(self, name, value)
         object.__setattr__(self, "stages", tuple(Stage(*row) for row in self.stages))
-        if self.width <= 0 or not 0 <= self.dropout_rate < 1:
+        if self.width <= 0 or self.num_classes < 0 or not 0 <= self.dropout_rate < 1:
             raise ValueError(
-                "mobilenet_v2 expects width > 0 and 0 <= dropout_rate < 1. "
-                f"Got width={self.width}, dropout_rate={self.dropout_rate}."
+                "mobilenet_v2 expects width > 0, num_classes >= 0 and 0 <= dropout_rate < 1. "
+                f"Got width={self.width}, num_classes={self.num_classes}, "
+                f"dropout_rate={self.dropout_rate}."
             )
 
     def scaled(self, channels: int) -> int:

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny suite end to end, without torch."""
+
+import os
+import sys
+
+import pytest
+
+from efficient_layers import evidence
+from efficient_layers.evidence.cases import Case, Convolution, Model, Normalisation
+
+pytestmark = pytest.mark.fast
+
+MODEL = Model("menghani_cnn", "menghani_cnn", {"width": 0.05, "image_size": 8, "dropout_rate": 0})
+TINY = (
+    Case("cnn", MODEL, (8, 8, 3), "training", 2),
+    Case("stem", Convolution(4, 3, 2), (8, 8, 3), "inference", 1),
+    Case("norm", Normalisation(), (4, 4, 4), "training", 2),
+)
+
+
+def test_a_row_a_case():
+    rows = list(evidence.run(TINY, against="none", calls=2, threads=1))
+    assert [(row.workload, row.mode, row.batch) for row in rows] == [
+        (case.workload, case.mode, case.batch) for case in TINY
+    ]
+    for row in rows:
+        assert row.ours_ms > 0
+        assert row.plain_ms > 0
+        assert row.compile_s > 0
+        assert (row.theirs_ms, row.ratio, row.calls) == (None, None, 2)
+        assert "jax" in row.versions
+        assert "torch" not in row.versions
+
+
+def test_without_plain():
+    (row,) = evidence.run(TINY[3:], against="none", with_plain=False, calls=1)
+    assert row.plain_ms is None
+
+
+def test_unknown_side():
+    with pytest.raises(ValueError, match="expects 'torch' or 'none'"):
+        next(evidence.run(TINY, against="tf"))
+
+
+def test_missing_torch_names_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"pip install torch==2.13.0 .*--against=none"):
+        next(evidence.run(TINY, against="torch"))
+
+
+def test_too_many_threads():
+    before = os.sched_getaffinity(0)
+    with pytest.raises(ValueError, match="--threads expects 1 to"):
+        evidence.set_threads(len(before) + 1)
+    assert os.sched_getaffinity(0) == before

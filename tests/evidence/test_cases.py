@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The suites as data."""
+
+import dataclasses
+
+import pytest
+
+from efficient_layers import evidence
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.mark.parametrize("suite", sorted(evidence.SUITES))
+def test_case_names_are_unique(suite):
+    names = [case.name for case in evidence.SUITES[suite]]
+    assert len(set(names)) == len(names)
+
+
+def test_models_suite_holds_the_promised_rows():
+    names = {case.name for case in evidence.SUITES["models"]}
+    wanted = {"inference/1", "inference/16", "training/16"}
+    assert {f"mobilenet_v2_224/{mode}" for mode in wanted} <= names
+
+
+def test_cases_are_frozen():
+    case = evidence.SUITES["models"][0]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        case.batch = 2
+
+
+def test_select():
+    assert [c.name for c in evidence.select("models", "*/training/16")] == [
+        "mobilenet_v2_224/training/16"
+    ]
+    with pytest.raises(ValueError, match="No suite is named 'model'"):
+        evidence.select("model")
+    with pytest.raises(ValueError, match="matches no case"):
+        evidence.select("layers", "resnet*")
