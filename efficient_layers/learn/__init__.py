@@ -5,6 +5,7 @@ An objective is `objective(model, batch, rngs) -> (loss, metrics)`. Axis letters
 classes.
 """
 
+from efficient_layers.learn import augment
 from efficient_layers.learn.supervised import call, classification
 
-__all__ = ["call", "classification"]
+__all__ = ["augment", "call", "classification"]
