@@ -168,9 +168,9 @@ class Checkpointer:
             extra=json.loads(json.dumps(extra)),
             tree=tree_paths.rows(leaves),
         )
-        self._start(manifest, leaves)
-        self._last_step = step
+        self._last_step = step  # before the start: a save that fails at once sets both back
         self._next_time = time.monotonic() + self._temporary_every_s
+        self._start(manifest, leaves)
         return True
 
     def _start(self, manifest: Manifest, leaves: dict[tree_paths.Path, Any]) -> None:
@@ -328,6 +328,8 @@ class Checkpointer:
     def _choose(self, step: int | str) -> tuple[int, Manifest]:
         """The checkpoint to read, its files verified; every process gets the same answer."""
         self._join()
+        if self._read_only:  # a run may be writing here meanwhile
+            self._manifests, self._broken = step_folder.scan(self._directory)
         if self._several:
             chosen = self._verified(step) if jax.process_index() == 0 else 0
             step = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))

@@ -307,6 +307,14 @@ def test_read_only_changes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_reader_sees_what_is_written_after_it_was_opened(tmp_path: Path) -> None:
+    _two_steps(tmp_path)
+    with Checkpointer(tmp_path, read_only=True) as reader, Checkpointer(tmp_path) as writer:
+        writer.save(3, _state(3), {}, force=True)
+        writer.wait()
+        assert reader.restore(_state())[0] == 3
+
+
 def test_leftovers_of_a_killed_writer_are_cleared(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -335,6 +343,11 @@ def test_a_failed_save_is_logged_and_the_previous_one_stays(
         assert "Training goes on" in caplog.text
         assert [path.name for path in tmp_path.iterdir()] == ["1"]
         assert checkpointer.restore(_state())[0] == 1
+        assert not checkpointer.due(3)
+        now = time.monotonic()
+        with monkeypatch.context() as later:
+            later.setattr(time, "monotonic", lambda: now + 61)
+            assert checkpointer.due(3)  # tried again after a minute, not after 1,000 s
         monkeypatch.undo()
         checkpointer.save(2, _state(2), {}, force=True)
         checkpointer.wait()
