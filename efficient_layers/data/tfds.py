@@ -8,6 +8,7 @@ that names the command which prepares it.
 
 import contextlib
 import io
+import os
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
@@ -169,8 +170,13 @@ def prepared_builder(name: str, data_dir: str | None) -> "DatasetBuilder":
         raise MissingDataError(_how_to_prepare(name, data_dir, f"{builder.data_path} is not there"))
     written = builder.info.file_format
     if written is None or written.value != "array_record":
-        reason = f"{builder.data_path} is written as {written and written.value}, not array_record"
-        raise MissingDataError(_how_to_prepare(name, data_dir, reason, overwrite=True))
+        # TFDS keeps one format a directory (it refuses a second one), hence the other directory.
+        elsewhere = os.path.join(data_dir or "tensorflow_datasets", "array_record")
+        reason = (
+            f"{builder.data_path} is written as {written and written.value}, and only array_record "
+            f"can be read by random access; set data_dir to {elsewhere} afterwards"
+        )
+        raise MissingDataError(_how_to_prepare(name, elsewhere, reason))
     return builder
 
 
@@ -235,15 +241,18 @@ def _split_advice(setting: str, free: list[str]) -> str:
     return f"Set {setting} to one of them."
 
 
-def _how_to_prepare(name: str, data_dir: str | None, reason: str, overwrite: bool = False) -> str:
-    flags = ["--file_format=array_record"] + (["--overwrite"] if overwrite else [])
-    if data_dir is not None:
-        flags.insert(0, f"--data_dir={shlex.quote(str(data_dir))}")
+def _how_to_prepare(name: str, data_dir: str | None, reason: str) -> str:
+    # Not TFDS's own command line: it imports Apache Beam, which nothing here needs (4.9.10: tried).
+    where = "" if data_dir is None else f', data_dir="{data_dir}"'
+    code = (
+        "import tensorflow_datasets as tfds; "
+        f'tfds.builder("{name}"{where}, file_format="array_record").download_and_prepare()'
+    )
     return (
         f"tfds:{name} is not prepared: {reason}. Prepare it once (this downloads it, and needs "
         "TensorFlow, which training does not):\n"
         "  pip install '.[prepare]'\n"
-        f"  python -m tensorflow_datasets.scripts.cli.main build {name} {' '.join(flags)}\n"
+        f"  python -c {shlex.quote(code)}\n"
         "or point data_dir at a directory that has it, or try the job with --smoke."
     )
 

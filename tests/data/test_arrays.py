@@ -72,6 +72,7 @@ def test_cache_reads_each_example_once():
         np.testing.assert_array_equal(cached.batch(np.array(rows))["label"], rows)
     assert inner.reads.tolist() == [0, 1, 0, 0, 1, 0, 0, 0, 0, 1]
     assert cached[4]["image"].tolist() == inner[4]["image"].tolist()
+    assert [one["label"] for one in cached.read_many(np.array([9, 1]))] == [9, 1]
     assert cached.num_classes == 10
 
 
