@@ -15,13 +15,14 @@ from efficient_layers.ops.batch_norm import batch_norm
 class BatchNorm(nnx.BatchNorm):
     """y = scale (x - mean) / sqrt(var + epsilon) + bias, a number of each a channel.
 
-    `flax.nnx.BatchNorm` with another derivative (`efficient_layers.ops.batch_norm`: 7x faster on a CPU):
-    same constructor, attributes, state and numbers. While training, mean and var are the batch's, in float32,
-    and the running ones move by `running = momentum running + (1 - momentum) batch` (flax's convention;
-    torch's momentum is 1 minus it). They carry no gradient.
+    `flax.nnx.BatchNorm` with another derivative (`efficient_layers.ops.batch_norm`: 7x faster on a
+    CPU): same constructor, attributes, state and numbers. While training, mean and var are the
+    batch's, in float32, and the running ones move by `running = momentum running + (1 - momentum)
+    batch` (flax's convention; torch's momentum is 1 minus it). They carry no gradient.
 
-    `unbiased_running_var=True` adds the variance with N / (N - 1) to the running one, as torch does; flax,
-    and the default, take the biased variance. What normalises the batch is biased in both.
+    `unbiased_running_var=True` adds the variance with N / (N - 1) to the running one, as torch
+    does; flax, and the default, take the biased variance. What normalises the batch is biased in
+    both.
 
     params = 2 num_features. MACs = 0.
 

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 def relu6(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """min(max(x, 0), 6), with gradient 1 inside (0, 6) and 0 elsewhere, as torch has it.
 
-    `jax.nn.relu6` splits the gradient of a tie between its branches, which XLA's CPU backend turns into
-    several passes over memory; one comparison fuses with what comes before.
+    `jax.nn.relu6` splits the gradient of a tie between its branches, which XLA's CPU backend turns
+    into several passes over memory; one comparison fuses with what comes before.
 
     Reference: Krizhevsky, *Convolutional Deep Belief Networks on CIFAR-10* (2010).
     """

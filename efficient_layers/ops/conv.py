@@ -37,13 +37,14 @@ def conv_general_dilated(
 ) -> jax.Array:
     """As `jax.lax.conv_general_dilated`: same arguments, same result, every transform.
 
-    Under the lowering `"cpu"`, channels-last floating-point convolutions of known shape take a form that
-    is fast there (depthwise: shifted slices; grouped: one convolution a group; 1x1: matrix product; few
-    channels: patches). Everything else, and every other lowering, is plain XLA.
+    Under the lowering `"cpu"`, channels-last floating-point convolutions of known shape take a form
+    that is fast there (depthwise: shifted slices; grouped: one convolution a group; 1x1: matrix
+    product; few channels: patches). Everything else, and every other lowering, is plain XLA.
 
     Raises:
       ValueError: ranks, channels or groups that do not fit; the message says what was got.
     """
+    _check_rank(lhs, rhs)
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     _check(lhs, rhs, numbers, feature_group_count, batch_group_count)
     plain = batch_group_count == 1 and preferred_element_type is None and out_sharding is None
@@ -113,21 +114,26 @@ def _pads(padding, sizes, kernel, strides, x_dilation, w_dilation):
     return tuple(lax.padtype_to_pads(dilated, extent, strides, padding))
 
 
-def _check(lhs, rhs, numbers, groups, batch_groups):
+def _check_rank(lhs, rhs):
     if lhs.ndim != rhs.ndim:
         raise ValueError(
-            f"A convolution expects an input and a kernel of the same rank. Got {lhs.shape} and {rhs.shape}."
+            "A convolution expects an input and a kernel of the same rank. "
+            f"Got {lhs.shape} and {rhs.shape}."
         )
+
+
+def _check(lhs, rhs, numbers, groups, batch_groups):
     if groups < 1:
         raise ValueError(f"A convolution expects feature_group_count of at least 1. Got {groups}.")
     channels, per_group = lhs.shape[numbers.lhs_spec[1]], rhs.shape[numbers.rhs_spec[1]]
     out = rhs.shape[numbers.rhs_spec[0]]
     if channels != per_group * groups:
         raise ValueError(
-            f"A convolution expects {per_group} x {groups} = {per_group * groups} input channels (kernel "
-            f"{rhs.shape}, feature_group_count={groups}). Got an input of shape {lhs.shape}."
+            f"A convolution expects {per_group} x {groups} = {per_group * groups} input channels "
+            f"(kernel {rhs.shape}, feature_group_count={groups}). Got an input of {lhs.shape}."
         )
     if out % groups or out % batch_groups:
         raise ValueError(
-            f"A convolution expects feature_group_count to divide the {out} output channels. Got {groups}."
+            f"A convolution expects its groups to divide the {out} output channels. "
+            f"Got feature_group_count={groups}, batch_group_count={batch_groups}."
         )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which form of an operation is traced: plain XLA (the reference) or one that a platform is fast at.
+"""Which form of an operation is traced: plain XLA (the reference) or one fast on a platform.
 
-The choice is a `jax.make_user_context`, hence part of `jax.jit`'s cache key: a jitted function called
-under another lowering is traced anew. (A plain contextvar would be read once, then ignored.)
+The choice is a `jax.make_user_context`, hence part of `jax.jit`'s cache key: a jitted function
+called under another lowering is traced anew. (A plain contextvar would be read once, then ignored.)
 """
 
 from contextlib import AbstractContextManager
@@ -19,8 +19,8 @@ _PLATFORMS = {"cuda": "gpu", "rocm": "gpu"}
 def lowering(name: Lowering | None) -> AbstractContextManager:
     """Traces the operations of this library in the form `name` while the context is open.
 
-    `"reference"` is plain XLA without a branch on array sizes; `"cpu"`, `"gpu"` and `"tpu"` are what is
-    fast there; None follows `jax.default_backend()`.
+    `"reference"` is plain XLA without a branch on array sizes; `"cpu"`, `"gpu"` and `"tpu"` are
+    what is fast there; None follows `jax.default_backend()`.
 
     >>> import efficient_layers as el
     >>> with el.ops.lowering("reference"):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolution over few channels (a network's stem): slices side by side, then one matrix product."""
+"""Convolution over few channels (a stem): slices side by side, then a matrix product."""
 
-import itertools
 from dataclasses import dataclass
 
 import jax
@@ -17,10 +16,8 @@ MAX_TAPS = 64
 
 def serves(window: Window) -> bool:
     """Whether patches of `window` are short enough to be written out (9 x 3 numbers for a stem)."""
-    taps = 1
-    for k in window.kernel:
-        taps *= k
-    return window.groups == 1 and window.x[-1] <= MAX_CHANNELS and 1 < taps <= MAX_TAPS
+    few = window.groups == 1 and window.x[-1] <= MAX_CHANNELS
+    return few and 1 < window.taps <= MAX_TAPS
 
 
 @dataclass(frozen=True)
@@ -39,15 +36,7 @@ class Patches(Form):
         return dw.reshape(self.window.w)
 
     def _patches(self, x):
-        window = self.window
-        spatial = zip(window.padding, window.x_dilation, strict=True)
-        config = [(0, 0, 0), *((lo, hi, d - 1) for (lo, hi), d in spatial), (0, 0, 0)]
-        padded = lax.pad(x, jnp.zeros((), x.dtype), config)
-        parts = []
-        for tap in itertools.product(*map(range, window.kernel)):
-            start = [t * d for t, d in zip(tap, window.w_dilation, strict=True)]
-            ends = zip(start, window.y[1:-1], window.strides, strict=True)
-            index = tuple(slice(a, a + (o - 1) * s + 1, s) for a, o, s in ends)
-            parts.append(padded[(slice(None), *index)])
+        padded = self.window.pad(x)
+        parts = [part for _, part in self.window.slices(padded, self.window.y[1:-1])]
         patches = jnp.concatenate(parts, axis=-1)
         return patches.reshape(-1, patches.shape[-1])

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convolution as one primitive that is closed under every JAX transform.
 
-A convolution y = x * w is linear in x and in w, so for any cotangent g of y the number <g, x * w> is
-linear in each of x, w and g. Fixing two of the three gives the three maps that training needs:
+A convolution y = x * w is linear in x and in w, so for any cotangent g of y the number <g, x * w>
+is linear in each of x, w and g. Fixing two of the three gives the three maps that training needs:
 
     y  = form.forward(x, w)             missing = 2
     dx = form.input_gradient(w, g)      missing = 0
     dw = form.kernel_gradient(x, g)     missing = 1
 
-The derivative of each is the map itself (a product rule), its transpose is one of the other two. One
-primitive with the parameter `missing` therefore serves grad, jvp, jacfwd, hessian and any nesting, and
-each of them runs the fast form. (A `custom_vjp` would forbid forward mode, `linear_call` has no
-batching rule.) The form is a static parameter: a VJP called later, under another lowering, keeps it.
+The derivative of each is the map itself (a product rule), its transpose is one of the other two.
+One primitive with the parameter `missing` therefore serves grad, jvp, jacfwd, hessian and any
+nesting, and each of them runs the fast form. (A `custom_vjp` would forbid forward mode,
+`linear_call` has no batching rule.) The form is a static parameter: a VJP called later, under
+another lowering, keeps it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -102,7 +103,7 @@ def _run(a, b, *, form, missing):
     return (form.input_gradient, form.kernel_gradient, form.forward)[missing](a, b)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(form, missing):
     return jax.jit(partial(_trilinear.bind, form=form, missing=missing))
 
@@ -136,8 +137,6 @@ def _jvp(primals, tangents, **params):
         terms.append(_trilinear.bind(da, b, **params))
     if not isinstance(db, ad.Zero):
         terms.append(_trilinear.bind(a, db, **params))
-    if not terms:
-        return out, ad.Zero.from_primal_value(out)
     return out, sum(terms[1:], terms[0])
 
 

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shape of one convolution: static, hashable, channels last (x: n *s c, w: *k c/groups o)."""
 
+import itertools
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -27,6 +31,11 @@ class Window:
     @property
     def kernel(self) -> tuple[int, ...]:
         return self.w[:-2]
+
+    @property
+    def taps(self) -> int:
+        """Positions of the kernel, 9 for 3x3."""
+        return math.prod(self.kernel)
 
     @cached_property
     def extent(self) -> tuple[int, ...]:
@@ -60,6 +69,22 @@ class Window:
             padding=tuple(padding),
             x_dilation=self.strides,
         )
+
+    def pad(self, x: jax.Array) -> jax.Array:
+        """x with its padding and dilation written out as zeros."""
+        spatial = zip(self.padding, self.x_dilation, strict=True)
+        config = [(0, 0, 0), *((lo, hi, d - 1) for (lo, hi), d in spatial), (0, 0, 0)]
+        return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+    def slices(
+        self, padded: jax.Array, out: tuple[int, ...]
+    ) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
+        """For each tap the part of `padded` that it multiplies, of spatial shape `out`."""
+        for tap in itertools.product(*map(range, self.kernel)):
+            start = [t * d for t, d in zip(tap, self.w_dilation, strict=True)]
+            ends = zip(start, out, self.strides, strict=True)
+            index = tuple(slice(a, a + (o - 1) * s + 1, s) for a, o, s in ends)
+            yield tap, padded[(slice(None), *index)]
 
     def convolve(self, x: jax.Array, w: jax.Array) -> jax.Array:
         """The reference: plain XLA."""
