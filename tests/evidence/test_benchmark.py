@@ -20,9 +20,9 @@ TINY = (
 
 
 def test_a_row_a_case():
-    rows = list(evidence.run(TINY, against="none", calls=2, threads=1))
+    rows = list(evidence.run(TINY[1:], against="none", calls=2, threads=1))
     assert [(row.workload, row.mode, row.batch) for row in rows] == [
-        (case.workload, case.mode, case.batch) for case in TINY
+        (case.workload, case.mode, case.batch) for case in TINY[1:]
     ]
     for row in rows:
         assert row.ours_ms > 0
@@ -33,8 +33,9 @@ def test_a_row_a_case():
         assert "torch" not in row.versions
 
 
-def test_without_plain():
-    (row,) = evidence.run(TINY[3:], against="none", with_plain=False, calls=1)
+def test_training_a_model_without_plain():
+    (row,) = evidence.run(TINY[:1], against="none", with_plain=False, calls=1)
+    assert row.ours_ms > 0
     assert row.plain_ms is None
 
 
