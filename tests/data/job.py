@@ -18,8 +18,10 @@ def main() -> None:
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
     train = data.load("digits").train
-    with data.train_iterator(train, batch_size=32, seed=0, workers=int(sys.argv[1])) as iterator:
-        next(iterator)
+    workers = int(sys.argv[1])
+    with data.train_iterator(train, batch_size=32, seed=0, workers=workers) as iterator:
+        for _ in range(workers):  # one batch of each, so that all have started
+            next(iterator)
         for process in multiprocessing.active_children():
             print("worker", process.pid, flush=True)
         left = 3
