@@ -48,10 +48,10 @@ def batch_norm(
 ) -> tuple[Float[Array, "..."], Float[Array, "c"], Float[Array, "c"]]:
     """Normalises x over all axes but `axis`: (y, mean, var).
 
-    y has x's dtype, the statistics are float32 or wider.     `var` is the biased variance.
-    Positions where `mask` (broadcastable to x) is 0 are normalised but not counted. `axis_name`
-    (and groups of its indices) averages statistics over devices. `fast_variance` takes E[x^2] -
-    E[x]^2, clipped at 0, instead of E[(x - E[x])^2].
+    y has x's dtype, the statistics are float32 or wider; `var` is the biased variance. Positions
+    where `mask` (broadcastable to x) is 0 are normalised but not counted. `axis_name` (and groups
+    of its indices) averages statistics over devices. `fast_variance` takes E[x^2] - E[x]^2,
+    clipped at 0, instead of E[(x - E[x])^2].
 
     Reference: Ioffe & Szegedy, *Batch Normalization* (arXiv 1502.03167), algorithm 1.
 

@@ -48,6 +48,8 @@ def conv_general_dilated(
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     _check(lhs, rhs, numbers, feature_group_count, batch_group_count)
     plain = batch_group_count == 1 and preferred_element_type is None and out_sharding is None
+    dilated = any(d != 1 for d in lhs_dilation or ())
+    plain = plain and not (dilated and isinstance(padding, str))  # which XLA refuses
     if current_lowering() == "cpu" and plain and _is_static(lhs, rhs, numbers):
         rank = lhs.ndim - 2
         strides = tuple(window_strides)
