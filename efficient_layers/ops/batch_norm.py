@@ -121,7 +121,7 @@ def _statistics(settings, x, mask):
 
 
 def _mean(settings, x, mask):
-    mean = x.mean(settings.axes, where=mask)
+    mean = jnp.mean(x, settings.axes, where=mask)
     if settings.axis_name is None:
         return mean
     return lax.pmean(mean, settings.axis_name, axis_index_groups=settings.axis_index_groups)
