@@ -60,15 +60,15 @@ VARIANTS = {
         num_classes=1000,
         in_channels=3,
     ),
-    # 8x8 grey images: no stride before the third block, 8x8 -> 4x4 -> 2x2 (see docs/LOG.md).
+    # 8x8 grey images: a wide stem sees all pixels, then 8x8 -> 4x4 -> 2x2. Six blocks that begin
+    # like the paper's (16 channels, 24 channels at 8x8) were no better on validation and half as
+    # fast; four blocks also compile in a third less time.
     "digits": Variant(
-        stem_features=16,
+        stem_features=32,
         stem_strides=1,
         stages=(
-            Stage(expand_ratio=1, channels=16, repeats=1, strides=1),
-            Stage(expand_ratio=4, channels=24, repeats=2, strides=1),
             Stage(expand_ratio=4, channels=40, repeats=2, strides=2),
-            Stage(expand_ratio=4, channels=64, repeats=1, strides=2),
+            Stage(expand_ratio=4, channels=64, repeats=2, strides=2),
         ),
         head_features=256,
         num_classes=10,

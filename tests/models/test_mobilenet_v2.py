@@ -113,7 +113,7 @@ def test_dropout_needs_rngs_in_train_mode(small):
 def test_weights_have_torchvisions_scales():
     """kaiming_normal_(fan_out) ignores groups: a 3x3 depthwise kernel has std sqrt(2 / (9 c))."""
     model = el.models.create("mobilenet_v2", variant="digits", width=4.0, rngs=nnx.Rngs(0))
-    depthwise = np.asarray(model.blocks[4].depthwise.conv.kernel[...])
+    depthwise = np.asarray(model.blocks[3].depthwise.conv.kernel[...])
     expected = math.sqrt(2 / (9 * depthwise.shape[-1]))
     assert depthwise.std() == pytest.approx(expected, rel=0.05)
     assert depthwise.mean() == pytest.approx(0, abs=0.05 * expected)

@@ -58,9 +58,9 @@ def test_create_equals_the_constructor(name):
 
 def test_no_two_layers_share_weights():
     model = el.models.create("mobilenet_v2", variant="digits", rngs=nnx.Rngs(0))
-    a, b = (model.blocks[i].depthwise.conv.kernel[...] for i in (2, 4))
+    a, b = (model.blocks[i].depthwise.conv.kernel[...] for i in (0, 1))
     assert a.shape != b.shape or not np.allclose(a, b)
-    first = np.asarray(model.blocks[0].project.conv.kernel[...]).ravel()
+    first = np.asarray(model.blocks[0].expand.conv.kernel[...]).ravel()
     flat = np.asarray(model.blocks[1].expand.conv.kernel[...]).ravel()[: first.size]
     assert abs(np.corrcoef(first, flat)[0, 1]) < 0.2
 
