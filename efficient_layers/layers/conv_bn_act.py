@@ -58,7 +58,9 @@ class ConvBNAct(nnx.Module):
             kernel_dilation=kernel_dilation,
             feature_group_count=feature_group_count,
             use_bias=False,
-            kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
+            kernel_init=nnx.initializers.variance_scaling(
+                2.0 * feature_group_count, "fan_out", "normal"
+            ),
             dtype=dtype,
             rngs=rngs,
         )

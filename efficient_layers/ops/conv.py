@@ -93,7 +93,11 @@ def _cpu_form(window: Window) -> Form:
 
 
 def _is_static(lhs, rhs, numbers) -> bool:
-    """Channels last, one floating dtype, all sizes known (none symbolic)."""
+    """Channels last, one floating dtype, all sizes known (none symbolic), no manual mesh axes.
+
+    Inside `shard_map(check_vma=True)` values carry the mesh axes over which they vary, which only
+    XLA's own operations track.
+    """
     rank = lhs.ndim - 2
     last = (0, rank + 1, *range(1, rank + 1))
     kernel_last = (rank + 1, rank, *range(rank))
@@ -104,6 +108,7 @@ def _is_static(lhs, rhs, numbers) -> bool:
         and lhs.dtype == rhs.dtype
         and jnp.issubdtype(lhs.dtype, jnp.floating)
         and all(isinstance(size, int) for size in (*lhs.shape, *rhs.shape))
+        and all(jax.typeof(a).manual_axis_type.empty for a in (lhs, rhs))
     )
 
 

@@ -74,12 +74,16 @@ def _kernel_sums(window, padded, g):
 
 
 def _kernel_sums_by_row(window, padded, g):
-    """A scan over rows of y, so that what all taps read stays in cache: (taps, c)."""
-    row = replace(window, strides=(1, *window.strides[1:]))
+    """One row of y at a time, so that what its taps read stays in cache: (*k, c)."""
+    dilation, stride = window.w_dilation[0], window.strides[0]
+    inner = replace(window, w=window.w[1:], strides=window.strides[1:])
+    inner = replace(inner, w_dilation=window.w_dilation[1:])
 
-    def body(total, i):
-        rows = lax.dynamic_slice_in_dim(padded, i * window.strides[0], window.extent[0], axis=1)
-        return total + _kernel_sums(row, rows, lax.dynamic_slice_in_dim(g, i, 1, axis=1)), None
+    def one(i):
+        rows = lax.dynamic_slice_in_dim(padded, i * stride, window.extent[0], axis=1)[:, ::dilation]
+        row = lax.dynamic_slice_in_dim(g, i, 1, axis=1)
+        axes = (0, *range(2, g.ndim - 1))
+        parts = inner.slices(rows, g.shape[2:-1], leading=2)
+        return jnp.stack([(part * row).sum(axes) for _, part in parts], axis=1)
 
-    start = jnp.zeros((window.taps, g.shape[-1]), g.dtype)
-    return lax.scan(body, start, jnp.arange(g.shape[1]))[0]
+    return lax.map(one, jnp.arange(g.shape[1])).sum(0)

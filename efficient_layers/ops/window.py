@@ -77,14 +77,14 @@ class Window:
         return lax.pad(x, jnp.zeros((), x.dtype), config)
 
     def slices(
-        self, padded: jax.Array, out: tuple[int, ...]
+        self, padded: jax.Array, out: tuple[int, ...], leading: int = 1
     ) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
-        """For each tap the part of `padded` that it multiplies, of spatial shape `out`."""
+        """For each tap the part of `padded` that it multiplies: (*leading axes, *out, c)."""
         for tap in itertools.product(*map(range, self.kernel)):
             start = [t * d for t, d in zip(tap, self.w_dilation, strict=True)]
             ends = zip(start, out, self.strides, strict=True)
             index = tuple(slice(a, a + (o - 1) * s + 1, s) for a, o, s in ends)
-            yield tap, padded[(slice(None), *index)]
+            yield tap, padded[(slice(None),) * leading + index]
 
     def convolve(self, x: jax.Array, w: jax.Array) -> jax.Array:
         """The reference: plain XLA."""

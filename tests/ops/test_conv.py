@@ -244,6 +244,20 @@ def test_a_layout_or_type_without_a_fast_form_is_the_reference():
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("check", [True, False])
+def test_inside_shard_map_the_gradient_is_that_of_the_reference(check):
+    convolution, x, w = problem("depthwise")
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    parts = (jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("data"))
+
+    def gradient(w, x):
+        return jax.grad(lambda w: jax.lax.psum((convolution(x, w) ** 2).sum(), "data"))(w)
+
+    mapped = jax.shard_map(gradient, mesh=mesh, in_specs=parts, out_specs=parts[0], check_vma=check)
+    close(mapped(w, x), jax.grad(lambda w: (convolution(x, w) ** 2).sum())(w))
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("x", "w", "groups", "message"),
     [
