@@ -14,12 +14,18 @@ from efficient_layers.evidence.cases import Case
 from efficient_layers.measure.environment import cores
 
 
+# Beyond this p90 / p10 of a side, its median says more about the machine than about the code.
+STEADY_SPREAD = 2.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A line of the table. Milliseconds are medians of warm calls.
 
     `ratio` is theirs_ms / ours_ms: above 1, ours is faster. `compile_s` is what our first call took
-    beyond a warm one. A side that was not measured is None.
+    beyond a warm one. A side that was not measured is None. `spread` is the largest p90 / p10 of
+    ours and theirs, `load` the machine's load average when the run began. With other jobs on the
+    cores torch's OpenMP threads wait for each other: 20 ms became 1,100 ms (ratio 50) at load 5.
     """
 
     workload: str
@@ -30,10 +36,17 @@ class Row:
     ratio: float | None
     plain_ms: float | None
     compile_s: float
+    spread: float
+    load: float
     calls: int
     threads: int
     device: str
     versions: str
+
+    @property
+    def steady(self) -> bool:
+        """Whether the ratio may be quoted: `spread` is small."""
+        return self.spread <= STEADY_SPREAD
 
 
 def set_threads(threads: int) -> None:
@@ -75,18 +88,23 @@ def run(
     torch = torch_side.load(threads) if against == "torch" else None
     versions = f"jax {jax.__version__}, flax {flax.__version__}"
     versions += f", {torch_side.versions()}" if torch else ""
+    load = os.getloadavg()[0]
     for case in cases:
         sides = {"ours": jax_side.call(case)}
         if torch:
             sides["theirs"] = torch_side.call(torch, case)
         if with_plain:
             sides["plain"] = jax_side.call(case, as_plain=True)
-        yield _row(case, measure.alternate(sides, calls=calls), threads, versions)
+        times = measure.alternate(sides, calls=calls)
+        yield _row(case, times, load=load, threads=threads, versions=versions)
 
 
-def _row(case: Case, times: dict[str, measure.Latency], threads: int, versions: str) -> Row:
+def _row(
+    case: Case, times: dict[str, measure.Latency], *, load: float, threads: int, versions: str
+) -> Row:
     ours = times["ours"]
     theirs_ms = times["theirs"].median_ms if "theirs" in times else None
+    compared = [times[side] for side in ("ours", "theirs") if side in times]
     return Row(
         workload=case.workload,
         mode=case.mode,
@@ -96,6 +114,8 @@ def _row(case: Case, times: dict[str, measure.Latency], threads: int, versions: 
         ratio=None if theirs_ms is None else theirs_ms / ours.median_ms,
         plain_ms=times["plain"].median_ms if "plain" in times else None,
         compile_s=max(0.0, ours.compile_s - ours.median_ms / 1000),
+        spread=max(side.p90_ms / side.p10_ms for side in compared),
+        load=load,
         calls=ours.calls,
         threads=threads,
         device=ours.device,

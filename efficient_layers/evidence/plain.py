@@ -37,12 +37,13 @@ def plain(module: Any) -> Any:
         return _rebuilt(nnx.BatchNorm, module)
     if not isinstance(module, nnx.Module):  # a Param or a static value
         return module
+    parent: Any = module
     for name, child in list(nnx.iter_children(module)):
         if isinstance(name, int):
-            module[name] = plain(child)
+            parent[name] = plain(child)
         else:
-            setattr(module, str(name), plain(child))
-    return module
+            setattr(parent, str(name), plain(child))
+    return parent
 
 
 def _rebuilt(flax_class: Any, layer: nnx.Module) -> nnx.Module:

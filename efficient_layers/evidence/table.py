@@ -14,11 +14,12 @@ from efficient_layers.evidence.benchmark import Row
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 # The same in every row of a run: said once, below the table.
-SHARED = ("calls", "threads", "device", "versions")
+SHARED = ("load", "calls", "threads", "device", "versions")
 _SHOWN = tuple(column for column in COLUMNS if column not in SHARED)
 _NOTE = (
     "Medians of alternating warm calls in one run; ratio = theirs / ours, above 1 ours is faster; "
-    "plain = the same model of `nnx.Conv` and `nnx.BatchNorm`; theirs = torch eager, channels_last."
+    "plain = the same model of `nnx.Conv` and `nnx.BatchNorm`; theirs = torch eager, channels_last. "
+    "spread = p90 / p10 of the unsteadier side; a ratio marked ? had a spread above 2 and is no result."
 )
 
 
@@ -66,11 +67,14 @@ def _slug(row: Row) -> str:
 
 def _shared(rows: Sequence[Row]) -> str:
     row = rows[0]
-    return f"{row.device}; {row.threads} threads a side; {row.versions}; {row.calls} calls."
+    return f"{row.device}; {row.threads} threads a side; {row.versions}; {row.calls} calls; load {row.load:.1f}."
 
 
 def _cells(row: Row) -> list[str]:
-    return [_spell(getattr(row, column)) for column in _SHOWN]
+    cells = {column: _spell(getattr(row, column)) for column in _SHOWN}
+    if row.ratio is not None and not row.steady:
+        cells["ratio"] += " ?"
+    return list(cells.values())
 
 
 def _spell(value: str | float | None) -> str:

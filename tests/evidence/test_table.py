@@ -22,6 +22,8 @@ ROW = evidence.Row(
     ratio=2.5,
     plain_ms=None,
     compile_s=0.75,
+    spread=1.5,
+    load=0.1,
     calls=30,
     threads=2,
     device="cpu: Some Processor, 2 cores",
@@ -48,10 +50,18 @@ def test_file_names_carry_environment_and_date(tmp_path):
 
 def test_markdown_is_a_table():
     text = evidence.markdown([ROW], "Title")
-    assert "| net | inference | 1 | 2.00 | 5.00 | 2.50 | - | 0.75 |" in text
-    header = "| workload | mode | batch | ours_ms | theirs_ms | ratio | plain_ms | compile_s |"
+    assert "| net | inference | 1 | 2.00 | 5.00 | 2.50 | - | 0.75 | 1.50 |" in text
+    header = (
+        "| workload | mode | batch | ours_ms | theirs_ms | ratio | plain_ms | compile_s | spread |"
+    )
     assert header in text
     assert ROW.versions in text
+
+
+def test_an_unsteady_ratio_is_marked():
+    row = dataclasses.replace(ROW, theirs_ms=1106.3, ratio=553.15, spread=45.0)
+    assert not row.steady
+    assert "| 553.15 ? |" in evidence.markdown([row], "Title")
 
 
 def test_terminal_shows_the_numbers():
