@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Got {argv[1:]}.")
     logging.set_verbosity(logging.WARNING)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     try:
         cases = evidence.select(_SUITE.value, _FILTER.value)
         evidence.set_threads(_THREADS.value)

@@ -13,7 +13,6 @@ from efficient_layers.evidence import jax_side, torch_side
 from efficient_layers.evidence.cases import Case
 from efficient_layers.measure.environment import cores
 
-
 # Beyond this p90 / p10 of a side, its median says more about the machine than about the code.
 STEADY_SPREAD = 2.0
 

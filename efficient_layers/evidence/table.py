@@ -18,8 +18,9 @@ SHARED = ("load", "calls", "threads", "device", "versions")
 _SHOWN = tuple(column for column in COLUMNS if column not in SHARED)
 _NOTE = (
     "Medians of alternating warm calls in one run; ratio = theirs / ours, above 1 ours is faster; "
-    "plain = the same model of `nnx.Conv` and `nnx.BatchNorm`; theirs = torch eager, channels_last. "
-    "spread = p90 / p10 of the unsteadier side; a ratio marked ? had a spread above 2 and is no result."
+    "plain = the same model of `nnx.Conv` and `nnx.BatchNorm`; theirs = torch eager, "
+    "channels_last; spread = p90 / p10 of the unsteadier side. A ratio marked ? had a spread above "
+    "2 and is no result: run again on a quiet machine."
 )
 
 
@@ -67,7 +68,8 @@ def _slug(row: Row) -> str:
 
 def _shared(rows: Sequence[Row]) -> str:
     row = rows[0]
-    return f"{row.device}; {row.threads} threads a side; {row.versions}; {row.calls} calls; load {row.load:.1f}."
+    run = f"{row.calls} calls; load {row.load:.1f} at the start."
+    return f"{row.device}; {row.threads} threads a side; {row.versions}; {run}"
 
 
 def _cells(row: Row) -> list[str]:
