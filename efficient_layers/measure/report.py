@@ -21,10 +21,11 @@ from flax import nnx
 
 from efficient_layers.measure.cost import cost
 from efficient_layers.measure.environment import device_name, environment
-from efficient_layers.measure.executed import of_compiled
+from efficient_layers.measure.executed import executed
 from efficient_layers.measure.latency import latency
-from efficient_layers.measure.memory import compiled_memory, device_memory, process_peak_bytes
-from efficient_layers.measure.view import is_array, pure
+from efficient_layers.measure.memory import memory
+from efficient_layers.measure.program import compiled_view
+from efficient_layers.measure.view import is_array
 from efficient_layers.report.file import SCHEMA, ReportError, plain, read_report, write_report
 
 __all__ = ["ReportError", "read_report", "report", "write_report"]
@@ -57,16 +58,13 @@ def report(
     if not batches or min(batches) < 1:
         raise ValueError(f"report() needs batch sizes of at least 1. Got batches={batches!r}.")
     surroundings = environment()
-    one = _batch(x, 1)
-    counted = cost(model, one).to_json()
     made = {
         "schema": SCHEMA,
         "model": name or _name_of(model),
         "created": surroundings["date"],
         "quality": quality,
-        "cost": counted,
-        "latency": _latency(model, x, batches),
-        **_compiled(model, one, counted["weight_bytes"]),
+        "cost": cost(model, _batch(x, 1)).to_json(),
+        **_compiled(model, x, batches),
         "training": training,
         "environment": surroundings,
         "config": config,
@@ -75,26 +73,20 @@ def report(
     return {key: plain(value) for key, value in made.items() if value is not None}
 
 
-def _compiled(model: nnx.Module | Callable, x: Any, weight_bytes: int) -> dict[str, Any]:
-    """The entries "memory" and "executed" (`measure.memory`, `measure.executed`) by one compile."""
-    function = pure(model, x)
-    compiled = jax.jit(function.apply).lower(function.state, function.arrays).compile()
-    memory = {
-        **compiled_memory(compiled),
-        "weight_bytes": weight_bytes,
-        "device": device_memory(),
-        "process_peak_bytes": process_peak_bytes(),
-    }
-    return {"memory": memory, "executed": of_compiled(compiled).to_json()}
-
-
-def _latency(model: nnx.Module | Callable, x: Any, batches: Sequence[int]) -> dict[str, Any]:
+def _compiled(model: nnx.Module | Callable, x: Any, batches: Sequence[int]) -> dict[str, Any]:
+    """The entries "latency", "memory" and "executed"; one compilation for each batch size."""
+    program = compiled_view(model, _batch(x, 1))
     measured: dict[str, dict[str, Any]] = {}
     for size in sorted(set(batches)):
-        entry = latency(model, _batch(x, size)).to_json()
+        runs = program if size == 1 else compiled_view(model, _batch(x, size))
+        entry = latency(runs).to_json()
         measured[str(size)] = {key: value for key, value in entry.items() if key != "device"}
-    first = next(iter(measured.values()))
-    return {"device": device_name(), "batch": measured, "compile_s": first["compile_s"]}
+    compile_s = next(iter(measured.values()))["compile_s"]
+    return {
+        "latency": {"device": device_name(), "batch": measured, "compile_s": compile_s},
+        "memory": memory(program),
+        "executed": executed(program).to_json(),
+    }
 
 
 def _batch(x: Any, size: int) -> Any:

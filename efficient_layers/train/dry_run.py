@@ -6,6 +6,7 @@ import io
 import jax
 import rich.console
 import rich.table
+from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from efficient_layers.train.compile import lower_step
@@ -30,8 +31,13 @@ def _arrays(experiment: Experiment, state: object) -> rich.table.Table:
     leaves = jax.tree_util.tree_leaves_with_path(state)
     for (path, leaf), where in zip(leaves, shardings, strict=True):
         shape = "x".join(map(str, leaf.shape)) or "scalar"
-        table.add_row(array_name(path), shape, leaf.dtype.name, str(where.spec))
+        table.add_row(array_name(path), shape, leaf.dtype.name, _spec(where.spec))
     return table
+
+
+def _spec(spec: PartitionSpec) -> str:
+    """The mesh axes that split each dimension: `fsdp, -`; or `replicated`."""
+    return ", ".join(str(axes or "-") for axes in spec) or "replicated"
 
 
 def _facts(experiment: Experiment, state: object) -> rich.table.Table:

@@ -16,7 +16,7 @@ from efficient_layers.train.optimizer import eval_params
 from efficient_layers.train.state import Arrays, TrainState, merge
 
 
-class Tester:
+class Evaluator:
     """Evaluates states of one experiment; compiled once."""
 
     def __init__(self, experiment: Experiment, put: Callable[[dict[str, Any]], Any]) -> None:
@@ -45,7 +45,7 @@ def weights(state: TrainState) -> Arrays:
 
 def finish(
     experiment: Experiment,
-    tester: Tester,
+    evaluator: Evaluator,
     outcome: Outcome,
     checkpointer: Checkpointer,
     plan: Plan,
@@ -59,8 +59,8 @@ def finish(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
         )
         step, state, _ = checkpointer.restore(template, step="best")
-    quality = {f"validation_{k}": v for k, v in tester.validation(state).items()}
-    quality |= {f"test_{k}": v for k, v in tester.test(state).items()}
+    quality = {f"validation_{k}": v for k, v in evaluator.validation(state).items()}
+    quality |= {f"test_{k}": v for k, v in evaluator.test(state).items()}
     quality |= {"weights_of_step": step}
     model = merge(experiment.graphdef, jax.device_get(weights(state)))
     return measure.report(

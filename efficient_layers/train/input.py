@@ -47,7 +47,7 @@ class Input:
         """Endless, reshuffled each epoch; its position can be stored. Close it after use."""
         return data.train_iterator(
             self.train,
-            batch_size=self.batch_size // jax.process_count(),
+            batch_size=self.batch_size,
             seed=self.seed,
             element_transforms=self.train_elements,
             batch_transforms=self.train_batch,
@@ -85,7 +85,7 @@ class Input:
             return None
         return data.eval_batches(
             source,
-            batch_size=self.eval_batch_size // jax.process_count(),
+            batch_size=self.eval_batch_size,
             element_transforms=self.eval_elements,
             batch_transforms=self.eval_batch,
             workers=0,

@@ -17,7 +17,7 @@ from efficient_layers.train.clock import Clock
 from efficient_layers.train.compile import lower_step
 from efficient_layers.train.evaluate import metric_names, put_on
 from efficient_layers.train.experiment import Experiment, Options, build
-from efficient_layers.train.finish import Tester, finish
+from efficient_layers.train.finish import Evaluator, finish
 from efficient_layers.train.journal import journal
 from efficient_layers.train.loop import Loop, Plan
 from efficient_layers.train.metrics import MetricsWriter, read
@@ -29,6 +29,8 @@ from efficient_layers.train.workdir import Workdir
 
 _log = logging.getLogger(__name__)
 INTERRUPTED = ("SIGTERM", "SIGINT", "max_runtime_s")  # saved; the same command goes on
+# Where a run lives, not what it computes: another machine may have other disks and devices.
+MAY_CHANGE = ("data.data_dir", "mesh", "sharding_rules", "fsdp_min_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +84,7 @@ def _open(workdir: str | Path, experiment: Experiment) -> Workdir:
         workdir,
         config=experiment.config.to_dict(),
         model=experiment.description,
+        may_change=MAY_CHANGE,
         environment=measure.environment() | {"data": experiment.input.provenance},
         state_bytes=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)),
     )
@@ -109,13 +112,13 @@ def _run(
     clock.switch("compile")
     compiled = lower_step(experiment, state).compile()
     put = put_on(meshes.batch_sharding(experiment.mesh))
-    tester = Tester(experiment, put)
+    evaluator = Evaluator(experiment, put)
     loop = Loop(
         step=compiled,
         key=jax.device_put(experiment.key, meshes.replicated(experiment.mesh)),
         batches=stack.enter_context(contextlib.closing(experiment.input.train_batches())),
         put=put,
-        evaluate=tester.validation,
+        evaluate=evaluator.validation,
         plan=plan,
         guard=experiment.guard,
         checkpointer=checkpointer,
@@ -137,7 +140,7 @@ def _run(
     if reason in INTERRUPTED:
         return Result(reason, outcome.step, None)
     history = read(folder.metrics_path)
-    report = finish(experiment, tester, outcome, checkpointer, plan, clock.seconds, history)
+    report = finish(experiment, evaluator, outcome, checkpointer, plan, clock.seconds, history)
     measure.write_report(folder.path, report)
     return Result(reason, outcome.step, report)
 

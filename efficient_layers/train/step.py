@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from efficient_layers.train.state import Arrays, GuardState, TrainState, merge, split
 
@@ -78,34 +78,42 @@ def step(
         (_, (metrics, rest)), grads = jax.value_and_grad(loss, has_aux=True)(params)
         return grads, metrics, rest
 
+    def apply(state: TrainState, grads: Arrays, rest: Arrays) -> tuple[TrainState, Metrics]:
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = _averaged(state, params | rest, ema_decay)
+        new = dataclasses.replace(state, params=params, rest=rest, opt_state=opt_state, ema=ema)
+        norms = {"param_norm": optax.tree.norm(params), "update_norm": optax.tree.norm(updates)}
+        return new, norms
+
+    def keep(state: TrainState, grads: Arrays, rest: Arrays) -> tuple[TrainState, Metrics]:
+        del grads, rest
+        return state, {"param_norm": optax.tree.norm(state.params), "update_norm": jnp.zeros(())}
+
     def run(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step)
         if accumulate == 1:
             grads, metrics, rest = gradients(state.params, state.rest, batch, key)
         else:
             grads, metrics, rest = _accumulated(gradients, state, batch, key, accumulate)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        proposed = TrainState(
-            step=state.step + 1,
-            params=params,
-            rest=rest,
-            opt_state=opt_state,
-            ema=_averaged(state, params | rest, ema_decay),
-            guard=state.guard,
-        )
         norms = jnp.stack(
             [jnp.linalg.norm(grads[path].astype(jnp.float32)) for path in sorted(grads)]
         )
-        metrics |= {
-            "grad_norms": norms,
-            "grad_norm": jnp.linalg.norm(norms),
-            "param_norm": optax.tree.norm(params),
-            "update_norm": optax.tree.norm(updates),
-        }
+        metrics |= {"grad_norms": norms, "grad_norm": jnp.linalg.norm(norms)}
         if schedule is not None:
             metrics["learning_rate"] = jnp.asarray(schedule(state.step), jnp.float32)
-        return _guarded(state, proposed, metrics, guard)
+        accept, memory = _judged(state.guard, metrics, guard)
+        if guard.policy == "off":
+            new, sizes = apply(state, grads, rest)
+        else:
+            # A branch, not a select an array: a quarter less to compile, and no slower.
+            new, sizes = jax.lax.cond(accept, apply, keep, state, grads, rest)
+        metrics |= {
+            **sizes,
+            "accepted": accept.astype(jnp.float32),
+            "bad_in_a_row": memory.bad_in_a_row.astype(jnp.float32),
+        }
+        return dataclasses.replace(new, step=state.step + 1, guard=memory), metrics
 
     return run
 
@@ -158,34 +166,21 @@ def _averaged(state: TrainState, new: Arrays, decay: float) -> Arrays:
     return {path: average(old, new[path]) for path, old in state.ema.items()}
 
 
-def _guarded(
-    old: TrainState, proposed: TrainState, metrics: Metrics, guard: Guard
-) -> tuple[TrainState, Metrics]:
-    """`proposed`, or `old` with its step counted where the guard finds the update bad."""
+def _judged(
+    memory: GuardState, metrics: Metrics, guard: Guard
+) -> tuple[Bool[Array, ""], GuardState]:
+    """Whether the update is good, and the guard's memory after it."""
     if guard.policy == "off":
-        return proposed, metrics | {"accepted": jnp.ones(())}
+        return jnp.ones((), bool), memory
     loss = metrics["loss"].astype(jnp.float32)
     accept = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
-    memory = old.guard
     if guard.spike:
         # Ten accepted losses make a mean worth comparing with.
         accept &= (memory.seen < 10) | (loss <= guard.spike * memory.loss_mean)
     weight = jnp.where(memory.seen == 0, 1.0, 0.05)
     mean = memory.loss_mean + weight * (loss - memory.loss_mean)
-    kept = dataclasses.replace(old, step=proposed.step)
-    state = jax.tree.map(lambda new, last: _choose(accept, new, last), proposed, kept)
-    remembered = GuardState(
-        loss_mean=_choose(accept, mean, memory.loss_mean),
+    return accept, GuardState(
+        loss_mean=jnp.where(accept, mean, memory.loss_mean),
         seen=memory.seen + accept,
         bad_in_a_row=jnp.where(accept, 0, memory.bad_in_a_row + 1),
     )
-    state = dataclasses.replace(state, guard=remembered)
-    metrics |= {
-        "accepted": accept.astype(jnp.float32),
-        "bad_in_a_row": remembered.bad_in_a_row.astype(jnp.float32),
-    }
-    return state, metrics
-
-
-def _choose(accept: Bool[Array, ""], new: Float[Array, "..."], old: Float[Array, "..."]) -> Array:
-    return jnp.where(accept, new, old)

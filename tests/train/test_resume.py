@@ -27,18 +27,19 @@ def _kill_after(workdir: Path, step: int, *flags: str) -> None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=30)
+    process.stdout.close()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_kill_9_and_resume_is_bit_exact(tmp_path, workers):
+def test_kill_9_and_resume_is_bit_exact(tmp_path, workers, no_compilation_cache):
     """60 steps are 1.6 epochs; the kill comes at 33 or later, past the checkpoint of step 30."""
-    slow = "--config.data.workers=%d" % workers
-    code, output = launch(tmp_path / "straight", slow)
+    data = f"--config.data.workers={workers}"
+    code, output = launch(tmp_path / "straight", data)
     assert code == 0, output
     cache = f"--compilation_cache_dir={tmp_path / 'cache'}"
-    _kill_after(tmp_path / "killed", 33, slow, cache)
+    _kill_after(tmp_path / "killed", 33, data, cache)
     assert _steps_logged(tmp_path / "killed") < 60, "the run was over before the kill"
-    code, output = launch(tmp_path / "killed", slow, cache)
+    code, output = launch(tmp_path / "killed", data, cache)
     assert code == 0, output
     assert "resumed from step" in output
     assert_same_run(tmp_path / "straight", tmp_path / "killed", 60)

@@ -12,7 +12,7 @@ from efficient_layers import train
 from efficient_layers.data.pipeline import TrainIterator
 from efficient_layers.train import run as run_module
 from efficient_layers.train.checkpoint import Checkpointer
-from efficient_layers.train.finish import Tester
+from efficient_layers.train.finish import Evaluator
 from efficient_layers.train.loop import Loop
 from tests.train.runs import assert_same_run, launch, tiny_config
 
@@ -45,7 +45,7 @@ PHASES = {
     "warm-up": (TrainIterator, "__next__", 1),
     "compile": (run_module, "lower_step", 1),
     "step": (Loop, "_advance", 7),
-    "evaluation": (Tester, "validation", 1),
+    "evaluation": (Evaluator, "validation", 1),
     "checkpoint": (Checkpointer, "save", 1),
 }
 
@@ -90,6 +90,7 @@ def test_sigterm_to_the_whole_group_reaches_workers_too(tmp_path):
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(timeout=120) == train.EXIT_PREEMPTED, "".join(lines)
     reader.join(timeout=10)
+    process.stdout.close()
     assert "Traceback" not in "".join(lines)
     with Checkpointer(tmp_path / "checkpoints", read_only=True) as checkpointer:
         assert checkpointer.latest_step() is not None

@@ -69,7 +69,7 @@ def test_accumulation_equals_the_large_batch(parts):
 
 
 def test_accumulation_normalises_each_part_by_itself():
-    """The stated exception: BatchNorm sees examples i, i + 2, ... of the batch, one part at a time."""
+    """The stated exception: BatchNorm sees examples i, i + 2, ... one part at a time."""
     net = tiny.Net(rngs=nnx.Rngs(0))
     kernel = np.asarray(net.hidden.kernel[...])
     state, step, _ = tiny.start(net, accumulate=2)
