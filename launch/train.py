@@ -9,6 +9,7 @@ Exit codes: 0 finished; 75 interrupted by a signal or --max_runtime_s, saved, ru
 1 error. A second SIGTERM or Ctrl-C leaves at once without saving.
 """
 
+import logging
 import sys
 
 from absl import app, flags
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> int:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     from efficient_layers import train  # after the flags: --help needs no JAX
 
+    logging.getLogger("jax").setLevel(logging.WARNING)  # not which backends are absent
     if _CACHE.value:
         train.use_compilation_cache(_CACHE.value)
     options = train.Options(

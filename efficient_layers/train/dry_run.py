@@ -9,6 +9,7 @@ import rich.table
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
+from efficient_layers import measure
 from efficient_layers.train.compile import lower_step
 from efficient_layers.train.experiment import Experiment, Options, build
 from efficient_layers.train.mesh import array_name
@@ -43,13 +44,7 @@ def _spec(spec: PartitionSpec) -> str:
 def _facts(experiment: Experiment, state: object) -> rich.table.Table:
     cost, inputs = experiment.cost, experiment.input
     compiled = lower_step(experiment, state).compile()
-    usage = compiled.memory_analysis()
-    peak = (
-        usage.argument_size_in_bytes
-        + usage.output_size_in_bytes
-        + usage.temp_size_in_bytes
-        - usage.alias_size_in_bytes
-    )
+    peak = measure.compiled_memory(compiled)["peak_bytes"] or 0
     rows = {
         "model": experiment.description["create"]["name"],
         "parameters": f"{cost.params:,}",

@@ -59,7 +59,7 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, Arrays, Arrays]:
 
     Raises ValueError for a module that holds RNG state: randomness comes in with the call.
     """
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
     flat = _flat(rest)
     keys = [
         path for path, value in flat.items() if jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
@@ -74,7 +74,7 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, Arrays, Arrays]:
 
 def merge(graphdef: nnx.GraphDef, *parts: Arrays) -> Any:
     """The module whose arrays are given by path; its Variables are new."""
-    arrays = {_key(path): value for part in parts for path, value in part.items()}
+    arrays: Any = {_key(path): value for part in parts for path, value in part.items()}
     return nnx.merge(graphdef, nnx.from_flat_state(arrays), copy=True)
 
 
