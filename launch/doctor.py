@@ -32,7 +32,6 @@ def main(argv: list[str]) -> None:
     """Prints the findings; exits with 1 where something required is broken."""
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Got {argv[1:]}.")
-    logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that it does not find
     findings = doctor.examine(data_dir=_DATA_DIR.value, workdir=_WORKDIR.value)
     good = doctor.ok(findings)
     if _JSON.value:
@@ -45,4 +44,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    flags.FLAGS.set_default("verbosity", logging.WARNING)  # not every step of Orbax and XLA
     app.run(main)

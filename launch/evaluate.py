@@ -7,7 +7,7 @@ python -m launch.evaluate --workdir=runs/digits [--split=validation] [--step=bes
 import json
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A workdir that launch.train left.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation"], "Which examples.")
@@ -32,5 +32,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    flags.FLAGS.set_default("verbosity", logging.WARNING)  # not every step of Orbax and XLA
     flags.mark_flag_as_required("workdir")
     sys.exit(app.run(main))

@@ -9,7 +9,7 @@ Exit codes: 0 done; 1 a report is missing or cannot be read (the message says ho
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 _AXES = ("quality", "params", "macs", "weight_bytes", "latency")
 _WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs, or globs of workdirs, by commas.")
@@ -36,5 +36,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    flags.FLAGS.set_default("verbosity", logging.WARNING)  # not every step of Orbax and XLA
     flags.mark_flag_as_required("workdirs")
     sys.exit(app.run(main))

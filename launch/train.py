@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a model from a configuration; run the same command again to go on where it stopped.
+r"""Train a model from a configuration; run the same command again to go on where it stopped.
 
     python -m launch.train --config=configs/digits.py --workdir=runs/digits
     python -m launch.train --config=configs/cifar10.py:mobilenet_v2 --workdir=runs/c10 \
@@ -9,10 +9,9 @@ Exit codes: 0 finished; 75 interrupted by a signal or --max_runtime_s, saved, ru
 1 error. A second SIGTERM or Ctrl-C leaves at once without saving.
 """
 
-import logging
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file (configs/*.py).")
@@ -31,9 +30,10 @@ def main(argv: list[str]) -> int:
     """Flags -> library."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
-    from efficient_layers import train  # after the flags: --help needs no JAX
+    from efficient_layers import ops, train  # after the flags: --help needs no JAX
 
-    logging.getLogger("jax").setLevel(logging.WARNING)  # not which backends are absent
+    ops.keep_freed_memory()
+
     if _CACHE.value:
         train.use_compilation_cache(_CACHE.value)
     options = train.Options(
@@ -53,5 +53,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    flags.FLAGS.set_default("verbosity", logging.WARNING)  # not every step of Orbax and XLA
     flags.mark_flag_as_required("config")
     sys.exit(app.run(main))

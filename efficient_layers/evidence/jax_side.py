@@ -13,6 +13,7 @@ from flax import nnx
 from efficient_layers import layers, models
 from efficient_layers.evidence.cases import Case, Convolution, Model
 from efficient_layers.evidence.plain import plain
+from efficient_layers.train.state import merge, split
 
 Call = Callable[[], Any]
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
@@ -63,27 +64,22 @@ def _module(case: Case) -> nnx.Module:
     return layers.BatchNorm(c, momentum=0.9, unbiased_running_var=True, rngs=rngs)
 
 
-def _split(module: nnx.Module) -> tuple[Any, Any, Any]:
-    graphdef, *states = nnx.split(module, nnx.Param, ...)
-    return graphdef, states[0], states[1]
-
-
 def _inference(module: nnx.Module, x: jax.Array) -> Call:
     module.eval()
-    graphdef, state = nnx.split(module)
-    apply = jax.jit(lambda state, x: nnx.merge(graphdef, state, copy=True)(x))
-    return lambda: apply(state, x)
+    graphdef, params, rest = split(module)
+    apply = jax.jit(lambda params, rest, x: merge(graphdef, params, rest)(x))
+    return lambda: apply(params, rest, x)
 
 
 def _gradients(module: nnx.Module, x: jax.Array) -> Call:
     """Output, running statistics and the gradients of x and parameters under a fixed cotangent."""
     module.train()
-    graphdef, params, rest = _split(module)
+    graphdef, params, rest = split(module)
 
     def forward(params: Any, rest: Any, x: jax.Array) -> tuple[jax.Array, Any]:
-        merged = nnx.merge(graphdef, params, rest, copy=True)
+        merged = merge(graphdef, params, rest)
         y = merged(x)
-        return y, nnx.state(merged, nnx.Not(nnx.Param))
+        return y, split(merged)[2]
 
     @jax.jit
     def both(params: Any, rest: Any, x: jax.Array, cotangent: jax.Array) -> tuple:
@@ -97,13 +93,13 @@ def _gradients(module: nnx.Module, x: jax.Array) -> Call:
 
 def _training_step(module: nnx.Module, x: jax.Array, y: jax.Array) -> Call:
     module.train()
-    graphdef, params, rest = _split(module)
+    graphdef, params, rest = split(module)
     tx = optax.sgd(LEARNING_RATE, MOMENTUM)
 
     def loss(params: Any, rest: Any, x: jax.Array, y: jax.Array) -> tuple[jax.Array, Any]:
-        merged = nnx.merge(graphdef, params, rest, copy=True)
+        merged = merge(graphdef, params, rest)
         losses = optax.softmax_cross_entropy_with_integer_labels(merged(x), y)
-        return losses.mean(), nnx.state(merged, nnx.Not(nnx.Param))
+        return losses.mean(), split(merged)[2]
 
     def step(state: tuple, x: jax.Array, y: jax.Array) -> tuple:
         params, rest, moments = state

@@ -25,6 +25,7 @@ from efficient_layers.measure.view import call, view
 
 # A budget in seconds never buys more calls than this.
 MOST_CALLS = 10_000
+REST_S = 0.01  # between the calls of two sides
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ def latency(
         )
         return timed["it"]
     program = compiled_view(model_or_fn, x)
-    _refuse_abstract(program.state)
-    state = jax.device_put(program.state)
+    _refuse_abstract(program.leaves)
+    leaves = jax.device_put(program.leaves)
     arrays = [jax.device_put(_filled(array)) for array in program.arrays]
     seconds = sample(
-        lambda: program.compiled(state, arrays), calls=calls, warmup=warmup, budget_s=budget_s
+        lambda: program.compiled(leaves, arrays), calls=calls, warmup=warmup, budget_s=budget_s
     )
     return _summary(seconds, program.seconds)
 
@@ -96,8 +97,9 @@ def alternate(
     """Times zero-argument callables in turn, A B A B ..., so that a slow minute slows all of them.
 
     Each call ends when its result is ready: JAX arrays are waited for, anything else has to block
-    by itself. `budget_s` is for all together; every callable gets the same number of calls, at
-    least `calls`.
+    by itself. Between two sides the process rests for `REST_S`: OpenMP's threads (torch) spin for
+    milliseconds after a call, on the cores that the next side needs. `budget_s` is for all
+    together; every callable gets the same number of calls, at least `calls`.
 
     >>> times = alternate({"ours": lambda: None, "theirs": lambda: None}, calls=30)
     >>> sorted(times)
@@ -131,6 +133,7 @@ def _time(
         end, done = time.perf_counter() + (budget_s or 0.0), 0
         while done < calls or (time.perf_counter() < end and done < MOST_CALLS):
             for name, fn in callables.items():
+                time.sleep(REST_S if len(callables) > 1 else 0.0)
                 seconds[name].append(_once(fn))
             done += 1
     return {name: np.asarray(times) for name, times in seconds.items()}, first
@@ -160,8 +163,8 @@ def _summary(seconds: np.ndarray, compile_s: float) -> Latency:
     return Latency(median, p10, p90, compile_s, device_name(), len(seconds))
 
 
-def _refuse_abstract(state: Any) -> None:
-    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(state)):
+def _refuse_abstract(leaves: list) -> None:
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
         raise ValueError(
             "latency expects a model with weights. Got an abstract one (nnx.eval_shape): create "
             "it for real."

@@ -14,10 +14,15 @@ from efficient_layers.measure.view import pure
 
 @dataclass(frozen=True)
 class Program:
-    """`compiled(state, arrays)` is the model's result; `seconds` it took to trace and compile."""
+    """`compiled(leaves, arrays)` is the model's result; `seconds` it took to trace and compile.
+
+    `leaves` are those of `state` in a plain list: to flatten an `nnx.State` of MobileNetV2 in
+    Python takes 1.5 ms a call, a sixth of its forward pass.
+    """
 
     compiled: jax.stages.Compiled
     state: Any
+    leaves: list
     arrays: list
     seconds: float
 
@@ -37,5 +42,11 @@ def compiled_view(model: "nnx.Module | Callable | Program", x: Any = None) -> Pr
         return model
     function = pure(model, x)
     start = time.perf_counter()
-    compiled = jax.jit(function.apply).lower(function.state, function.arrays).compile()
-    return Program(compiled, function.state, function.arrays, time.perf_counter() - start)
+    leaves, treedef = jax.tree.flatten(function.state)
+
+    def apply(leaves: list, arrays: list) -> Any:
+        return function.apply(jax.tree.unflatten(treedef, leaves), arrays)
+
+    compiled = jax.jit(apply).lower(leaves, function.arrays).compile()
+    seconds = time.perf_counter() - start
+    return Program(compiled, function.state, leaves, function.arrays, seconds)

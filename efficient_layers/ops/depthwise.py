@@ -8,6 +8,7 @@ two cores); the sum of nine slices times per-channel weights is one fused loop o
 """
 
 import functools
+import math
 from dataclasses import dataclass, replace
 
 import jax
@@ -18,6 +19,7 @@ from efficient_layers.ops.trilinear import Form
 from efficient_layers.ops.window import Window
 
 MAX_TAPS = 64
+IMAGES_AT_ONCE = 16  # as many as keep the accumulators of a row in cache
 
 
 def serves(window: Window) -> bool:
@@ -74,16 +76,33 @@ def _kernel_sums(window, padded, g):
 
 
 def _kernel_sums_by_row(window, padded, g):
-    """One row of y at a time, so that what its taps read stays in cache: (*k, c)."""
+    """A row of y at a time, its products added elementwise to an accumulator: (*k, c).
+
+    A product and its sum in one fusion run column by column with strides; whole rows run over
+    contiguous memory, on both cores (9 ms for 24 on 16x56x56x144). At unit stride (w c) is one
+    axis, which keeps the inner loop long where channels are few (10 ms for 28 on 16x112x112x32).
+    """
+    n, h, *out, c = g.shape
     dilation, stride = window.w_dilation[0], window.strides[0]
     inner = replace(window, w=window.w[1:], strides=window.strides[1:])
     inner = replace(inner, w_dilation=window.w_dilation[1:])
+    sums = [window.kernel[0], *out, c]
+    if inner.strides[-1] == 1:
+        padded, g = (a.reshape(*a.shape[:-2], -1) for a in (padded, g))
+        inner = replace(inner, w_dilation=(*inner.w_dilation[:-1], inner.w_dilation[-1] * c))
+        out = [*out[:-1], out[-1] * c]
+    images = math.gcd(n, IMAGES_AT_ONCE)
 
-    def one(i):
-        rows = lax.dynamic_slice_in_dim(padded, i * stride, window.extent[0], axis=1)[:, ::dilation]
-        row = lax.dynamic_slice_in_dim(g, i, 1, axis=1)
-        axes = (0, *range(2, g.ndim - 1))
-        parts = inner.slices(rows, g.shape[2:-1], leading=2)
-        return jnp.stack([(part * row).sum(axes) for _, part in parts], axis=1)
+    def add_row(sums, i):
+        image, y = i // h * images, i % h
+        rows = lax.dynamic_slice_in_dim(padded, image, images)
+        rows = lax.dynamic_slice_in_dim(rows, y * stride, window.extent[0], axis=1)[:, ::dilation]
+        row = lax.dynamic_slice_in_dim(lax.dynamic_slice_in_dim(g, image, images), y, 1, axis=1)
+        parts = inner.slices(rows, tuple(out), leading=2)
+        return [total + part * row for total, (_, part) in zip(sums, parts, strict=True)], None
 
-    return lax.map(one, jnp.arange(g.shape[1])).sum(0)
+    zeros = jnp.zeros((images, window.kernel[0], *g.shape[2:]), g.dtype)
+    start = [zeros] * math.prod(inner.kernel)
+    totals, _ = lax.scan(add_row, start, jnp.arange(n // images * h))
+    axes = (0, *range(2, len(sums)))
+    return jnp.stack([total.reshape(images, *sums).sum(axes) for total in totals], axis=1)
