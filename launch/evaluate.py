@@ -23,7 +23,12 @@ def main(argv: list[str]) -> int:
     from efficient_layers import train
 
     step = int(_STEP.value) if _STEP.value.isdigit() else _STEP.value or None
-    metrics = train.score(str(_WORKDIR.value), _SPLIT.value, step=step, data_dir=_DATA_DIR.value)
+    try:
+        metrics = train.score(
+            str(_WORKDIR.value), _SPLIT.value, step=step, data_dir=_DATA_DIR.value
+        )
+    except train.REFUSALS as error:
+        sys.exit(f"{type(error).__name__}: {error}")
     if _JSON.value:
         print(json.dumps(metrics))
     else:

@@ -7,7 +7,7 @@ from typing import Any
 from efficient_layers.report import quantity
 
 _MEANING = {
-    "seconds": "Wall clock of the whole run, compilation included.",
+    "seconds": "Steps, input and compilation; without evaluation and checkpoints.",
     "compile_s": "XLA's compilation; paid once, cached afterwards where a cache is set.",
     "examples_per_s": "Whole training steps; evaluation and checkpoints excluded.",
     "mfu": "Useful arithmetic done over what this device reached in a large matmul.",

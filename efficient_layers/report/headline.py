@@ -83,7 +83,7 @@ def cards(report: dict[str, Any]) -> list[Card]:
         Card(
             "Training time",
             quantity.seconds(training.get("seconds")),
-            "Wall clock of the whole run.",
+            "Steps, input and compilation; without evaluation and checkpoints.",
             _in_full(training.get("steps"), " steps"),
         ),
         Card(

@@ -19,7 +19,7 @@ from efficient_layers.train.load import load, score
 from efficient_layers.train.loop import Loop, Outcome, Plan
 from efficient_layers.train.mesh import make_mesh
 from efficient_layers.train.precision import Policy
-from efficient_layers.train.run import Result, main, train
+from efficient_layers.train.run import REFUSALS, Result, main, train
 from efficient_layers.train.shutdown import EXIT_PREEMPTED, Shutdown
 from efficient_layers.train.state import TrainState, merge, split
 from efficient_layers.train.step import Guard, step
@@ -32,6 +32,7 @@ from efficient_layers.train.workdir import (
 
 __all__ = [
     "EXIT_PREEMPTED",
+    "REFUSALS",
     "CheckpointError",
     "CheckpointMismatchError",
     "Checkpointer",

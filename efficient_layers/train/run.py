@@ -4,6 +4,7 @@
 import contextlib
 import dataclasses
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import jax
 from ml_collections import ConfigDict
 
 from efficient_layers import measure
+from efficient_layers.data import MissingDataError
 from efficient_layers.train import mesh as meshes
 from efficient_layers.train.checkpoint import Checkpointer
 from efficient_layers.train.clock import Clock
 from efficient_layers.train.compile import lower_step
+from efficient_layers.train.disk import DiskError
 from efficient_layers.train.evaluate import metric_names, put_on
 from efficient_layers.train.experiment import Experiment, Options, build
+from efficient_layers.train.failure import NonFiniteError
 from efficient_layers.train.finish import Evaluator, finish
 from efficient_layers.train.journal import journal
 from efficient_layers.train.loop import Loop, Plan
@@ -29,6 +33,8 @@ from efficient_layers.train.workdir import Workdir
 
 _log = logging.getLogger(__name__)
 INTERRUPTED = ("SIGTERM", "SIGINT", "max_runtime_s")  # saved; the same command goes on
+# What a user can mend: told in its own words, without a traceback.
+REFUSALS = (ValueError, DiskError, MissingDataError, NonFiniteError)
 # Where a run lives, not what it computes: another machine may have other disks and devices.
 MAY_CHANGE = ("data.data_dir", "mesh", "sharding_rules", "fsdp_min_size")
 
@@ -196,7 +202,12 @@ def _lost_seconds(folder: Workdir, stored: dict[str, float]) -> float:
 
 def main(config: ConfigDict, workdir: str, options: Options) -> int:
     """Trains, prints where the report is, and returns the process's exit code."""
-    result = train(config, workdir, options)
+    try:
+        result = train(config, workdir, options)
+    except REFUSALS as error:
+        _log.debug("refused", exc_info=True)
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     if result.report is None:
         print(
             f"{result.reason} at step {result.step}: saved. Run the same command to go on.",
