@@ -20,12 +20,15 @@ _CALLS = flags.DEFINE_integer("calls", 30, "Timed calls of each side.", lower_bo
 _THREADS = flags.DEFINE_integer("threads", 2, "CPU threads of each side.", lower_bound=1)
 _PLAIN = flags.DEFINE_bool("plain", True, "Also measure flax's own layers in the same model.")
 
+_KEEP = flags.DEFINE_bool("keep_freed_memory", False, "Run all sides with launch.train's flag.")
+
 
 def main(argv: list[str]) -> None:
     """Prints each row when it is measured, then the table; writes both files."""
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Got {argv[1:]}.")
-    ops.keep_freed_memory()  # for all sides: it is the process's allocator
+    if _KEEP.value:
+        ops.keep_freed_memory()  # for all sides: it is the process's allocator
     console = Console(width=None if sys.stdout.isatty() else 140)
     try:
         cases = evidence.select(_SUITE.value, _FILTER.value)

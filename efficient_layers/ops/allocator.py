@@ -16,7 +16,9 @@ _NEVER = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Tells glibc to keep what is freed, for the whole process and for good; whether it did.
 
-    The process then holds its peak until it ends. False where the C library is not glibc. Call it
+    One arena serves all threads then, which pays where a step's temporaries are large (MobileNetV2 at
+    224, batch 16: 781 ms for 1,095) and costs where they are small (the digits model: 24 ms for 12).
+    The process holds its peak until it ends. False where the C library is not glibc. Call it
     once, at the start of a job, before memory is used; the library itself never does.
     """
     if not sys.platform.startswith("linux"):
