@@ -25,6 +25,8 @@ _KEEP = flags.DEFINE_bool("keep_freed_memory", False, "Run all sides with launch
 
 def main(argv: list[str]) -> None:
     """Prints each row when it is measured, then the table; writes both files."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # not every step of Orbax and XLA
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Got {argv[1:]}.")
     if _KEEP.value:
@@ -53,5 +55,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.FLAGS.set_default("verbosity", logging.WARNING)  # not every step of Orbax and XLA
     app.run(main)

@@ -30,6 +30,8 @@ _JSON = flags.DEFINE_bool("json", False, "Print JSON in place of the table.")
 
 def main(argv: list[str]) -> None:
     """Prints the findings; exits with 1 where something required is broken."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # not every step of Orbax and XLA
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Got {argv[1:]}.")
     findings = doctor.examine(data_dir=_DATA_DIR.value, workdir=_WORKDIR.value)
@@ -44,5 +46,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.FLAGS.set_default("verbosity", logging.WARNING)  # not every step of Orbax and XLA
     app.run(main)

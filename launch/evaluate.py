@@ -18,6 +18,8 @@ _JSON = flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
 def main(argv: list[str]) -> int:
     """Flags -> library."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # not every step of Orbax and XLA
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     from efficient_layers import train
@@ -37,6 +39,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.FLAGS.set_default("verbosity", logging.WARNING)  # not every step of Orbax and XLA
     flags.mark_flag_as_required("workdir")
     sys.exit(app.run(main))

@@ -21,6 +21,8 @@ _Y = flags.DEFINE_enum("y", "quality", _AXES, "Second axis.")
 
 def main(argv: list[str]) -> int:
     """Flags -> library."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # not every step of Orbax and XLA
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     from efficient_layers.report import compare_workdirs
@@ -36,6 +38,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.FLAGS.set_default("verbosity", logging.WARNING)  # not every step of Orbax and XLA
     flags.mark_flag_as_required("workdirs")
     sys.exit(app.run(main))

@@ -34,6 +34,8 @@ _KEEP = flags.DEFINE_bool(
 
 def main(argv: list[str]) -> int:
     """Flags -> library."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # not every step of Orbax and XLA
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     from efficient_layers import ops, train  # after the flags: --help needs no JAX
@@ -60,6 +62,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.FLAGS.set_default("verbosity", logging.WARNING)  # not every step of Orbax and XLA
     flags.mark_flag_as_required("config")
     sys.exit(app.run(main))

@@ -16,10 +16,10 @@ _NEVER = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Tells glibc to keep what is freed, for the whole process and for good; whether it did.
 
-    One arena serves all threads then, which pays where a step's temporaries are large (MobileNetV2 at
-    224, batch 16: 781 ms for 1,095) and costs where they are small (the digits model: 24 ms for 12).
-    The process holds its peak until it ends. False where the C library is not glibc. Call it
-    once, at the start of a job, before memory is used; the library itself never does.
+    One arena serves all threads then. It pays where a step needs much memory (MobileNetV2 at 224,
+    batch 16: 781 ms for 1,095) and costs where it needs little (the digits model: 24 ms for 12).
+    The process holds its peak until it ends. False where the C library is not glibc. Call it once,
+    at the start of a job, before memory is used; the library itself never does.
     """
     if not sys.platform.startswith("linux"):
         return False
