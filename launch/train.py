@@ -54,7 +54,10 @@ def main(argv: list[str]) -> int:
         smoke=_SMOKE.value,
     )
     if _DRY_RUN.value:
-        print(train.dry_run(_CONFIG.value, options))
+        try:
+            print(train.dry_run(_CONFIG.value, options))
+        except train.REFUSALS as error:
+            sys.exit(f"{type(error).__name__}: {error}")
         return 0
     if not _WORKDIR.value:
         raise app.UsageError("--workdir=DIR is needed: where should the run live?")

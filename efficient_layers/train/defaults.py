@@ -97,6 +97,7 @@ def _train() -> ConfigDict:
         {
             "duration": "30 epochs",  # or "5000 steps", "200000 examples"
             "log_every": "20 steps",
+            "log_to": (),  # besides metrics.jsonl: "tensorboard", "wandb" (the extra [logging])
             "eval_every": "1 epoch",
             "accumulate": 1,  # gradient accumulation: parts of a batch
             "ema_decay": 0.0,  # 0 = no averaged weights

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run would do, without doing it: shapes, shardings, cost, memory."""
 
+import dataclasses
 import io
 
 import jax
@@ -10,20 +11,29 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from efficient_layers import measure
+from efficient_layers.data import MissingDataError
 from efficient_layers.train.compile import lower_step
 from efficient_layers.train.experiment import Experiment, Options, build
 from efficient_layers.train.mesh import array_name
 
 
 def dry_run(config: ConfigDict, options: Options = Options()) -> str:
-    """A page of text: the step is compiled for its memory, nothing is trained or written."""
-    experiment = build(config, options)
+    """A page of text: the step is compiled for its memory, nothing is trained or written.
+
+    A data set that is not prepared is replaced by stand-in data of its shape, which the page says.
+    """
+    note = ""
+    try:
+        experiment = build(config, options)
+    except MissingDataError as error:
+        experiment = build(config, dataclasses.replace(options, stand_in=True))
+        note = f"Stand-in data, so numbers of examples and steps are not the real ones: {error}\n"
     state = jax.eval_shape(experiment.init)
     page = io.StringIO()
     console = rich.console.Console(width=120, file=page)
     console.print(_arrays(experiment, state))
     console.print(_facts(experiment, state))
-    return page.getvalue()
+    return page.getvalue() + note
 
 
 def _arrays(experiment: Experiment, state: object) -> rich.table.Table:

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from efficient_layers import data, learn, measure, models
 from efficient_layers.train import duration, mesh
 from efficient_layers.train.input import Input, make_input
+from efficient_layers.train.metrics import SINKS
 from efficient_layers.train.optimizer import optimizer
 from efficient_layers.train.precision import Policy
 from efficient_layers.train.state import Arrays, TrainState, merge, split
@@ -38,6 +39,7 @@ class Options:
     target: str = ""
     stop_at_target: bool = False
     smoke: bool = False
+    stand_in: bool = False  # data of the same shape instead of the data set, at full batch size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +116,12 @@ def build(config: ConfigDict, options: Options = Options()) -> Experiment:
     _check(config)
     device_mesh = mesh.make_mesh(config.mesh)
     mesh.check_batch(config.data.batch_size, device_mesh)
-    inputs = make_input(config, smoke=options.smoke, overfit_batches=options.overfit_batches)
+    inputs = make_input(
+        config,
+        smoke=options.smoke,
+        stand_in=options.stand_in,
+        overfit_batches=options.overfit_batches,
+    )
     mesh.check_batch(inputs.eval_batch_size, device_mesh)
     steps_per_epoch = len(inputs.train) / inputs.batch_size
     total = duration.steps(
@@ -161,6 +168,9 @@ def build(config: ConfigDict, options: Options = Options()) -> Experiment:
 def _check(config: ConfigDict) -> None:
     if config.train.select not in ("last", "best"):
         raise ValueError(f"train.select must be 'last' or 'best'; got {config.train.select!r}")
+    for name in config.train.log_to:
+        if name not in SINKS:
+            raise ValueError(f"train.log_to knows {', '.join(SINKS)}; got {name!r}")
     accumulate, batch = config.train.accumulate, config.data.batch_size
     if accumulate < 1 or batch % accumulate:
         raise ValueError(f"train.accumulate must divide data.batch_size={batch}; got {accumulate}")

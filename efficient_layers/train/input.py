@@ -94,11 +94,13 @@ class Input:
         )
 
 
-def make_input(config: ConfigDict, *, smoke: bool = False, overfit_batches: int = 0) -> Input:
+def make_input(
+    config: ConfigDict, *, smoke: bool = False, stand_in: bool = False, overfit_batches: int = 0
+) -> Input:
     """The input that `config.data` describes.
 
-    `smoke` takes stand-in data of the same shape and small batches; `overfit_batches` trains and
-    validates on that many fixed batches without augmentation.
+    `stand_in` takes random data of the same shape, `smoke` small batches of them besides;
+    `overfit_batches` trains and validates on that many fixed batches without augmentation.
 
     Raises:
       ValueError: sizes that do not fit, unknown names; data sets that are not there raise
@@ -111,7 +113,7 @@ def make_input(config: ConfigDict, *, smoke: bool = False, overfit_batches: int 
         data_dir=settings.data_dir or None,
         validation_fraction=settings.validation_fraction,
         seed=settings.split_seed,
-        stand_in=smoke,
+        stand_in=smoke or stand_in,
         **(of_tfds if settings.name.startswith("tfds:") else {}),
     )
     train, validation = splits.train, splits.validation
@@ -120,7 +122,7 @@ def make_input(config: ConfigDict, *, smoke: bool = False, overfit_batches: int 
         batch = eval_batch = max(SMOKE_BATCH, jax.device_count())
     if overfit_batches:
         train = validation = Subset(train, range(min(len(train), overfit_batches * batch)))
-    if batch > len(train):
+    if batch > len(train) and not stand_in:
         raise ValueError(
             f"data.batch_size={batch} is more than the {len(train)} training examples of "
             f"{splits.info.name}; choose a smaller batch"

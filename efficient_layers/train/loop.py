@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from efficient_layers.measure.memory import process_peak_bytes
 from efficient_layers.train.checkpoint import Checkpointer
 from efficient_layers.train.clock import Clock, goodput
 from efficient_layers.train.failure import NonFiniteError, write_account
@@ -182,6 +183,7 @@ class Loop:
             "input_wait": input_s / (step_s + input_s) if per_step else 0.0,
             "goodput": goodput(seconds),
             "elapsed_s": sum(seconds.values()),
+            "peak_rss_bytes": process_peak_bytes() or 0,
         }
         if self.plan.peak_flops and per_step:
             rates["mfu"] = self.plan.flops_per_step / (per_step * self.plan.peak_flops)

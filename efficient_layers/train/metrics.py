@@ -12,7 +12,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -194,6 +194,12 @@ class WandB:
     def close(self) -> None:
         """Ends the run."""
         self._run.finish()
+
+
+SINKS: dict[str, Callable[[str], Sink]] = {
+    "tensorboard": lambda folder: TensorBoard(pathlib.Path(folder) / "tensorboard"),
+    "wandb": lambda folder: WandB(dir=folder),
+}
 
 
 def _missing(what: str, package: str) -> ImportError:

@@ -24,7 +24,7 @@ from efficient_layers.train.failure import NonFiniteError
 from efficient_layers.train.finish import Evaluator, finish
 from efficient_layers.train.journal import journal
 from efficient_layers.train.loop import Loop, Plan
-from efficient_layers.train.metrics import MetricsWriter, read
+from efficient_layers.train.metrics import SINKS, MetricsWriter, read
 from efficient_layers.train.progress import Progress
 from efficient_layers.train.shutdown import EXIT_PREEMPTED, Shutdown
 from efficient_layers.train.state import TrainState
@@ -34,7 +34,7 @@ from efficient_layers.train.workdir import Workdir
 _log = logging.getLogger(__name__)
 INTERRUPTED = ("SIGTERM", "SIGINT", "max_runtime_s")  # saved; the same command goes on
 # What a user can mend: told in its own words, without a traceback.
-REFUSALS = (ValueError, DiskError, MissingDataError, NonFiniteError)
+REFUSALS = (ValueError, ImportError, DiskError, MissingDataError, NonFiniteError)
 # Where a run lives, not what it computes: another machine may have other disks and devices.
 MAY_CHANGE = ("data.data_dir", "mesh", "sharding_rules", "fsdp_min_size")
 
@@ -107,7 +107,8 @@ def _run(
 ) -> Result:
     plan = _plan(experiment, options)
     checkpointer = stack.enter_context(_checkpointer(experiment, folder))
-    writer = stack.enter_context(MetricsWriter(folder.metrics_path))
+    also = [SINKS[name](str(folder.path)) for name in experiment.config.train.log_to]
+    writer = stack.enter_context(MetricsWriter(folder.metrics_path, also=also))
     state, at, extra = _start(experiment, checkpointer)
     if extra:
         clock = Clock(extra["seconds"], lost=_lost_seconds(folder, extra["seconds"]))

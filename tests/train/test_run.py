@@ -138,6 +138,7 @@ def test_overfit_batches_repeats_the_same_rows(tmp_path):
         ({"objective.name": "classify"}, "classification"),
         ({"optimizer.name": "adamww"}, "adamw"),
         ({"train.duration": "5 parsecs"}, "'30 epochs'"),
+        ({"train.log_to": ("mlflow",)}, "knows tensorboard, wandb; got 'mlflow'"),
         ({"mesh": "data:3"}, "1 cpu device"),
         ({"data.crop": "padd"}, "'none', 'pad' or 'random_resized'"),
     ],
@@ -157,6 +158,15 @@ def test_dry_run_prints_shapes_shardings_cost_and_memory():
     page = train.dry_run(tiny_config())
     for part in ("params/dense/kernel", "replicated", "MACs an example", "step memory a device"):
         assert part in page
+
+
+def test_dry_run_without_the_data_set_says_so():
+    config = tiny_config()
+    config.data.name = "tfds:cifar10"
+    config.data.data_dir = "/nowhere"
+    page = train.dry_run(config)
+    assert "Stand-in data, so numbers of examples and steps are not the real ones" in page
+    assert "32 x 32x32x3" in page
 
 
 def test_smoke_runs_any_config_on_stand_in_data(tmp_path):
