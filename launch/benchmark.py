@@ -7,10 +7,11 @@ python -m launch.benchmark --suite=layers --filter='depthwise*' --against=none -
 
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 from rich.console import Console
 
 from efficient_layers import evidence, ops
+from launch import quiet
 
 _SUITE = flags.DEFINE_enum("suite", "models", sorted(evidence.SUITES), "What to measure.")
 _AGAINST = flags.DEFINE_enum("against", "torch", ["torch", "none"], "The other side.")
@@ -25,8 +26,7 @@ _KEEP = flags.DEFINE_bool("keep_freed_memory", False, "Run all sides with launch
 
 def main(argv: list[str]) -> None:
     """Prints each row when it is measured, then the table; writes both files."""
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # not every step of Orbax and XLA
+    quiet()
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Got {argv[1:]}.")
     if _KEEP.value:

@@ -10,9 +10,11 @@ Exits with 0 unless something required is broken; absent extras are only listed.
 import json
 import sys
 
+from launch import quiet
+
 try:
     import rich
-    from absl import app, flags, logging
+    from absl import app, flags
 
     from efficient_layers.evidence import doctor
 except ImportError as error:  # nothing more can be said before the packages are there
@@ -30,8 +32,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print JSON in place of the table.")
 
 def main(argv: list[str]) -> None:
     """Prints the findings; exits with 1 where something required is broken."""
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # not every step of Orbax and XLA
+    quiet()
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Got {argv[1:]}.")
     findings = doctor.examine(data_dir=_DATA_DIR.value, workdir=_WORKDIR.value)

@@ -7,7 +7,9 @@ python -m launch.evaluate --workdir=runs/digits [--split=validation] [--step=bes
 import json
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
+
+from launch import quiet
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A workdir that launch.train left.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation"], "Which examples.")
@@ -18,8 +20,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
 def main(argv: list[str]) -> int:
     """Flags -> library."""
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # not every step of Orbax and XLA
+    quiet()
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     from efficient_layers import train

@@ -9,7 +9,9 @@ Exit codes: 0 done; 1 a report is missing or cannot be read (the message says ho
 
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
+
+from launch import quiet
 
 _AXES = ("quality", "params", "macs", "weight_bytes", "latency")
 _WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs, or globs of workdirs, by commas.")
@@ -21,8 +23,7 @@ _Y = flags.DEFINE_enum("y", "quality", _AXES, "Second axis.")
 
 def main(argv: list[str]) -> int:
     """Flags -> library."""
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # not every step of Orbax and XLA
+    quiet()
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     from efficient_layers.report import compare_workdirs

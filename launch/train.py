@@ -11,8 +11,10 @@ Exit codes: 0 finished; 75 interrupted by a signal or --max_runtime_s, saved, ru
 
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
+
+from launch import quiet
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file (configs/*.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; made if absent.")
@@ -28,14 +30,13 @@ _CACHE = flags.DEFINE_string("compilation_cache_dir", "", "Keep compiled program
 _KEEP = flags.DEFINE_bool(
     "keep_freed_memory",
     False,
-    "CPU: a third faster where a step needs > 64 MB, half as fast below.",
+    "CPU: MobileNetV2 at batch 16 runs 1.4x as fast, the small digits model half as fast.",
 )
 
 
 def main(argv: list[str]) -> int:
     """Flags -> library."""
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # not every step of Orbax and XLA
+    quiet()
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     from efficient_layers import ops, train  # after the flags: --help needs no JAX

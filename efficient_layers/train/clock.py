@@ -10,19 +10,23 @@ ACTIVITIES = ("start", "compile", "input", "step", "evaluate", "checkpoint")
 class Clock:
     """Seconds by activity; exactly one activity runs at any time.
 
-    `seconds` continues the totals of an earlier process; `lost` are seconds of work that a crash
-    threw away (done after the checkpoint that is resumed from).
-
     >>> clock = Clock()
     >>> clock.switch("step")
     >>> clock.switch("evaluate")
     """
 
-    def __init__(self, seconds: Mapping[str, float] | None = None, *, lost: float = 0.0) -> None:
-        self._seconds = dict.fromkeys((*ACTIVITIES, "lost"), 0.0) | dict(seconds or {})
-        self._seconds["lost"] += lost
+    def __init__(self) -> None:
+        self._seconds = dict.fromkeys((*ACTIVITIES, "lost"), 0.0)
         self._activity = "start"
         self._since = time.perf_counter()
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Counts the totals of earlier processes of this run too.
+
+        `lost` are seconds of work that a crash threw away, after the checkpoint resumed from.
+        """
+        for activity, value in seconds.items():
+            self._seconds[activity] += value
 
     def switch(self, activity: str) -> None:
         """From now on time counts for `activity`."""

@@ -8,6 +8,7 @@ import jax
 
 from efficient_layers.train import mesh as meshes
 from efficient_layers.train.experiment import Experiment
+from efficient_layers.train.state import template
 
 
 def lower_step(experiment: Experiment, state: Any) -> jax.stages.Lowered:
@@ -17,9 +18,6 @@ def lower_step(experiment: Experiment, state: Any) -> jax.stages.Lowered:
     """
     replicated = meshes.replicated(experiment.mesh)
     shardings = experiment.shardings(state)
-    abstract = jax.tree.map(
-        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), state, shardings
-    )
     split = meshes.batch_sharding(experiment.mesh)
     batch = {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=split)
@@ -27,7 +25,7 @@ def lower_step(experiment: Experiment, state: Any) -> jax.stages.Lowered:
     }
     key = jax.ShapeDtypeStruct((), experiment.key.dtype, sharding=replicated)
     jitted = jax.jit(experiment.step, donate_argnums=0, out_shardings=(shardings, replicated))
-    return jitted.lower(abstract, batch, key)
+    return jitted.lower(template(state, shardings), batch, key)
 
 
 def use_compilation_cache(folder: str | os.PathLike[str]) -> None:

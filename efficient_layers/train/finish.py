@@ -13,7 +13,7 @@ from efficient_layers.train.evaluate import EvalStep, eval_step, evaluate
 from efficient_layers.train.experiment import Experiment
 from efficient_layers.train.loop import Outcome, Plan
 from efficient_layers.train.optimizer import eval_params
-from efficient_layers.train.state import Arrays, TrainState, merge
+from efficient_layers.train.state import Arrays, TrainState, merge, template
 
 
 class Evaluator:
@@ -55,10 +55,7 @@ def finish(
     """report.json of the run: quality on test, cost, latency, memory, training, history."""
     state, step = outcome.state, outcome.step
     if experiment.config.train.select == "best" and checkpointer.best_step() is not None:
-        template = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-        )
-        step, state, _ = checkpointer.restore(template, step="best")
+        step, state, _ = checkpointer.restore(template(state), step="best")
     quality = {f"validation_{k}": v for k, v in evaluator.validation(state).items()}
     quality |= {f"test_{k}": v for k, v in evaluator.test(state).items()}
     quality |= {"weights_of_step": step}

@@ -22,7 +22,7 @@ from efficient_layers.train.failure import NonFiniteError, write_account
 from efficient_layers.train.metrics import MetricsWriter
 from efficient_layers.train.progress import Progress
 from efficient_layers.train.shutdown import Shutdown
-from efficient_layers.train.state import TrainState
+from efficient_layers.train.state import TrainState, template
 from efficient_layers.train.step import Guard, Step
 from efficient_layers.train.target import Target
 
@@ -99,9 +99,7 @@ class Loop:
         Raises NonFiniteError as the guard's policy says. The state handed in is donated.
         """
         self._paths = sorted(state.params)
-        self._template = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-        )
+        self._template = template(state)
         reason = "finished" if self.plan.stop_at >= self.plan.total_steps else "stop_after_steps"
         if self.guard.policy == "rollback" and self.checkpointer.latest_step() is None:
             self._save(state, at)

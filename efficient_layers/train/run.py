@@ -27,7 +27,7 @@ from efficient_layers.train.loop import Loop, Plan
 from efficient_layers.train.metrics import SINKS, MetricsWriter, read
 from efficient_layers.train.progress import Progress
 from efficient_layers.train.shutdown import EXIT_PREEMPTED, Shutdown
-from efficient_layers.train.state import TrainState
+from efficient_layers.train.state import TrainState, template
 from efficient_layers.train.target import Target
 from efficient_layers.train.workdir import Workdir
 
@@ -111,7 +111,8 @@ def _run(
     writer = stack.enter_context(MetricsWriter(folder.metrics_path, also=also))
     state, at, extra = _start(experiment, checkpointer)
     if extra:
-        clock = Clock(extra["seconds"], lost=_lost_seconds(folder, extra["seconds"]))
+        clock.add(extra["seconds"])
+        clock.add({"lost": _lost_seconds(folder, extra["seconds"])})
         writer.truncate_after(at)
         _log.info("resumed from step %d of %d", at, plan.total_steps)
     else:
@@ -188,10 +189,7 @@ def _start(
     shardings = experiment.shardings(abstract)
     if checkpointer.latest_step() is None:
         return jax.device_put(experiment.init(), shardings), 0, {}
-    template = jax.tree.map(
-        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), abstract, shardings
-    )
-    at, state, extra = checkpointer.restore(template)
+    at, state, extra = checkpointer.restore(template(abstract, shardings))
     return state, at, extra
 
 

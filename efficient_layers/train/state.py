@@ -54,6 +54,15 @@ class TrainState:
         return cls(jnp.zeros((), jnp.int32), params, rest, tx.init(params), average, guard)
 
 
+def template(state: Any, shardings: Any = None) -> Any:
+    """Shapes, dtypes and places of `state` (arrays, or abstract with `shardings`), no numbers."""
+    if shardings is None:
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+    return jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), state, shardings
+    )
+
+
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, Arrays, Arrays]:
     """(graph, parameters, the rest), the last two as `path -> array`.
 
