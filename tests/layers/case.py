@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One layer on one small input: what the battery runs through all of its checks."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from efficient_layers import layers
+
+Oracle = Callable[[Any, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`layer(*args, **kwargs, rngs=...)` on a standard normal input of shape `x` gives shape `y`.
+
+    `oracle(module, x)` is the expected output in eval mode, by NumPy in float64 from the
+    definition; `tolerance` is relative to the largest expected number.
+    """
+
+    layer: type[nnx.Module]
+    args: tuple = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    x: tuple[int, ...] = ()
+    y: tuple[int, ...] = ()
+    name: str = ""
+    oracle: Oracle | None = None
+    tolerance: float = 1e-5
+
+    def __str__(self) -> str:
+        return f"{self.layer.__name__} {self.name}".strip()
+
+    def make(self, **overrides: Any) -> Any:
+        """A new module, parameters and statistics random (not at their trivial first values)."""
+        rngs = {"rngs": nnx.Rngs(0)} if "rngs" in self.signature else {}
+        module = self.layer(*self.args, **{**self.kwargs, **overrides, **rngs})
+        return randomised(module)
+
+    @property
+    def signature(self) -> Mapping[str, inspect.Parameter]:
+        """Parameters of the constructor."""
+        return inspect.signature(self.layer).parameters
+
+    def takes(self, name: str) -> bool:
+        """Whether a call takes the argument `name`."""
+        return name in inspect.signature(self.layer.__call__).parameters
+
+    def input(self, *, seed: int = 0, batch: int | None = None, dtype: Any = np.float32) -> Any:
+        shape = self.x if batch is None else (batch, *self.x[1:])
+        return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def randomised(module: Any) -> Any:
+    """`module` with its parameters jittered, and its statistics drawn (variances positive)."""
+    draw = np.random.default_rng(1)
+    for path, variable in nnx.to_flat_state(nnx.state(module)):
+        value = variable.get_value()
+        if not np.issubdtype(value.dtype, np.floating) and value.dtype != jax.numpy.bfloat16:
+            continue
+        noise = draw.normal(size=value.shape).astype(np.float32)
+        positive = "var" in str(path[-1])
+        new = 0.5 + noise**2 if positive else np.asarray(value, np.float32) + 0.2 * noise
+        nnx.update(module, nnx.from_flat_state({path: jax.numpy.asarray(new, value.dtype)}))
+    return module
+
+
+def cases() -> list[Case]:
+    """All of `tests/layers/cases/`."""
+    package = importlib.import_module("tests.layers.cases")
+    names = sorted(found.name for found in pkgutil.iter_modules(package.__path__))
+    modules = [importlib.import_module(f"tests.layers.cases.{name}") for name in names]
+    return [case for module in modules for case in module.CASES]
+
+
+def registered() -> dict[str, type[nnx.Module]]:
+    """Every layer of the public face, by name."""
+    found = {name: getattr(layers, name) for name in layers.__all__ if name != "List"}
+    return {
+        name: layer
+        for name, layer in found.items()
+        if inspect.isclass(layer) and issubclass(layer, nnx.Module)
+    }
