@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -43,6 +44,7 @@ class ConvBNAct(nnx.Module):
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         dtype: Any = None,
+        param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         kernel = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
@@ -62,6 +64,7 @@ class ConvBNAct(nnx.Module):
                 2.0 * feature_group_count, "fan_out", "normal"
             ),
             dtype=dtype,
+            param_dtype=param_dtype,
             rngs=rngs,
         )
         self.bn = BatchNorm(
@@ -70,6 +73,7 @@ class ConvBNAct(nnx.Module):
             epsilon=epsilon,
             unbiased_running_var=True,
             dtype=dtype,
+            param_dtype=param_dtype,
             rngs=rngs,
         )
         self.act = act
