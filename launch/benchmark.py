@@ -2,7 +2,7 @@
 """Speed side by side: this library, plain flax and torch, alternating in one run.
 
 python -m launch.benchmark --suite=models --against=torch
-python -m launch.benchmark --suite=layers --filter='depthwise*' --against=none --out=
+python -m launch.benchmark --suite=layers --filter='depthwise*/8,grouped*' --calls=15 --out=
 """
 
 import sys
@@ -15,7 +15,7 @@ from launch import quiet
 
 _SUITE = flags.DEFINE_enum("suite", "models", sorted(evidence.SUITES), "What to measure.")
 _AGAINST = flags.DEFINE_enum("against", "torch", ["torch", "none"], "The other side.")
-_FILTER = flags.DEFINE_string("filter", "*", "Glob on WORKLOAD/MODE/BATCH.")
+_FILTER = flags.DEFINE_string("filter", "*", "Globs on WORKLOAD/MODE/BATCH, comma between.")
 _OUT = flags.DEFINE_string("out", "docs/benchmarks", "Folder of CSV and Markdown; empty: none.")
 _CALLS = flags.DEFINE_integer("calls", 30, "Timed calls of each side.", lower_bound=1)
 _THREADS = flags.DEFINE_integer("threads", 2, "CPU threads of each side.", lower_bound=1)

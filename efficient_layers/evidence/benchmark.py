@@ -15,6 +15,9 @@ from efficient_layers.measure.environment import cores
 
 # Beyond this p90 / p10 of a side, its median says more about the machine than about the code.
 STEADY_SPREAD = 2.0
+# A plain layer whose calls would take longer in all (its depthwise training: seconds a call) is
+# measured by a single one, before the others.
+PLAIN_S = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Row:
     cores torch's OpenMP threads wait for each other: 20 ms became 1,100 ms (ratio 50) at load 5.
     """
 
+    kind: str
     workload: str
     mode: str
     batch: int
@@ -92,10 +96,20 @@ def run(
         sides = {"ours": jax_side.call(case)}
         if torch:
             sides["theirs"] = torch_side.call(torch, case)
-        if with_plain:
-            sides["plain"] = jax_side.call(case, as_plain=True)
-        times = measure.alternate(sides, calls=calls)
+        times = _times(sides, jax_side.call(case, as_plain=True) if with_plain else None, calls)
         yield _row(case, times, load=load, threads=threads, versions=versions)
+
+
+def _times(
+    sides: dict[str, jax_side.Call], plain: jax_side.Call | None, calls: int
+) -> dict[str, measure.Latency]:
+    """The sides in turn, `plain` among them or, when it is slow, once and before."""
+    if plain is None:
+        return measure.alternate(sides, calls=calls)
+    once = measure.alternate({"plain": plain}, calls=1, warmup=1)
+    if once["plain"].median_ms * calls > PLAIN_S * 1000:
+        return measure.alternate(sides, calls=calls) | once
+    return measure.alternate({**sides, "plain": plain}, calls=calls)
 
 
 def _row(
@@ -105,6 +119,7 @@ def _row(
     theirs_ms = times["theirs"].median_ms if "theirs" in times else None
     compared = [times[side] for side in ("ours", "theirs") if side in times]
     return Row(
+        kind=case.kind,
         workload=case.workload,
         mode=case.mode,
         batch=case.batch,

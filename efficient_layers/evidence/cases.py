@@ -3,7 +3,8 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -24,12 +25,17 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-    """A convolution without bias, torch's padding. Training is forward and gradient of x and w."""
+    """A convolution without bias. Training is forward and gradient of x and w."""
 
     out_features: int
     kernel_size: int
     strides: int = 1
     groups: int = 1
+
+    @property
+    def padding(self) -> int:
+        """k // 2, torch's habit; 0 where windows do not overlap (a patchify stem)."""
+        return 0 if self.kernel_size == self.strides else self.kernel_size // 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +44,22 @@ class Normalisation:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConvBNReLU6:
+    """Convolution, batch normalisation and ReLU6. Training as for its parts."""
+
+    convolution: Convolution
+
+
+Layer = Convolution | Normalisation | ConvBNReLU6
+
+
+@dataclasses.dataclass(frozen=True)
 class Case:
     """`subject` on a random input of shape (batch, *image): a row of the table."""
 
+    kind: str
     workload: str
-    subject: Model | Convolution | Normalisation
+    subject: Model | Layer
     image: tuple[int, int, int]
     mode: Mode
     batch: int
@@ -57,49 +74,89 @@ MOBILENET_V2 = Model("mobilenet_v2", "timm:mobilenetv2_100", MappingProxyType({"
 MENGHANI_CNN = Model("menghani_cnn", "menghani_cnn", MappingProxyType({"dropout_rate": 0}))
 
 MODELS = (
-    Case("mobilenet_v2_224", MOBILENET_V2, (224, 224, 3), "inference", 1),
-    Case("mobilenet_v2_224", MOBILENET_V2, (224, 224, 3), "inference", 16),
-    Case("mobilenet_v2_224", MOBILENET_V2, (224, 224, 3), "training", 16),
-    Case("menghani_cnn_32", MENGHANI_CNN, (32, 32, 3), "inference", 1),
-    Case("menghani_cnn_32", MENGHANI_CNN, (32, 32, 3), "inference", 128),
-    Case("menghani_cnn_32", MENGHANI_CNN, (32, 32, 3), "training", 128),
+    Case("model", "mobilenet_v2_224", MOBILENET_V2, (224, 224, 3), "inference", 1),
+    Case("model", "mobilenet_v2_224", MOBILENET_V2, (224, 224, 3), "inference", 16),
+    Case("model", "mobilenet_v2_224", MOBILENET_V2, (224, 224, 3), "training", 16),
+    Case("model", "menghani_cnn_32", MENGHANI_CNN, (32, 32, 3), "inference", 1),
+    Case("model", "menghani_cnn_32", MENGHANI_CNN, (32, 32, 3), "inference", 128),
+    Case("model", "menghani_cnn_32", MENGHANI_CNN, (32, 32, 3), "training", 128),
 )
 
-# The shapes of MobileNetV2 at 224, from input to output.
-_LAYER_SHAPES: tuple[tuple[str, Convolution | Normalisation, tuple[int, int, int]], ...] = (
-    ("stem_3x3_s2", Convolution(32, 3, 2), (224, 224, 3)),
-    ("depthwise_3x3_s1", Convolution(32, 3, 1, 32), (112, 112, 32)),
-    ("depthwise_3x3_s2", Convolution(96, 3, 2, 96), (112, 112, 96)),
-    ("depthwise_3x3_s1", Convolution(144, 3, 1, 144), (56, 56, 144)),
-    ("depthwise_3x3_s2", Convolution(144, 3, 2, 144), (56, 56, 144)),
-    ("depthwise_3x3_s1", Convolution(384, 3, 1, 384), (14, 14, 384)),
-    ("depthwise_3x3_s1", Convolution(960, 3, 1, 960), (7, 7, 960)),
-    ("pointwise_1x1", Convolution(96, 1), (112, 112, 16)),
-    ("pointwise_1x1", Convolution(24, 1), (56, 56, 144)),
-    ("pointwise_1x1", Convolution(384, 1), (14, 14, 64)),
-    ("pointwise_1x1", Convolution(1280, 1), (7, 7, 320)),
-    ("batch_norm", Normalisation(), (56, 56, 144)),
-    ("batch_norm", Normalisation(), (14, 14, 384)),
+# (kernel, stride, height = width, channels): the distinct depthwise layers at 224, by the network
+# in which each comes first.
+_DEPTHWISE = (
+    # MobileNetV2 (arXiv 1801.04381), table 2
+    *((3, 1, 112, 32), (3, 2, 112, 96), (3, 1, 56, 144), (3, 2, 56, 144), (3, 1, 28, 192)),
+    *((3, 2, 28, 192), (3, 1, 14, 384), (3, 1, 14, 576), (3, 2, 14, 576), (3, 1, 7, 960)),
+    # MobileNetV3-Large (arXiv 1905.02244), table 1
+    *((3, 1, 112, 16), (3, 2, 112, 64), (3, 1, 56, 72), (5, 2, 56, 72), (5, 1, 28, 120)),
+    *((3, 2, 28, 240), (3, 1, 14, 200), (3, 1, 14, 184), (3, 1, 14, 480), (3, 1, 14, 672)),
+    *((5, 2, 14, 672), (5, 1, 7, 960)),
+    # EfficientNet-B0 (arXiv 1905.11946), table 1
+    *((5, 2, 56, 144), (5, 1, 28, 240), (5, 1, 14, 480), (5, 1, 14, 672), (5, 1, 7, 1152)),
+    (3, 1, 7, 1152),
+    # ConvNeXt-T (arXiv 2201.03545), section 2
+    *((7, 1, 56, 96), (7, 1, 28, 192), (7, 1, 14, 384), (7, 1, 7, 768)),
 )
+# (output channels, height = width, channels) of 1x1 layers of MobileNetV2.
+_POINTWISE = (
+    (96, 112, 16),
+    (24, 56, 144),
+    (144, 56, 24),
+    (384, 14, 64),
+    (96, 14, 576),
+    (1280, 7, 320),
+)
+# (height = width, channels) of 3x3 layers of ResNets; of normalisations in MobileNetV2.
+_DENSE = ((56, 64), (28, 128), (14, 256))
+_NORMALISATION = ((112, 96), (56, 144), (14, 384))
 
 
-def _layer_cases() -> tuple[Case, ...]:
-    cases = []
-    for kind, subject, image in _LAYER_SHAPES:
-        workload = f"{kind}_{'x'.join(map(str, image))}"
-        if isinstance(subject, Convolution):
-            cases.append(Case(workload, subject, image, "inference", 1))
-        cases.append(Case(workload, subject, image, "training", 16))
-    return tuple(cases)
+def _layer_cases() -> Iterator[Case]:
+    for k, s, size, c in _DEPTHWISE:
+        workload, subject = f"depthwise_{k}x{k}_s{s}", Convolution(c, k, s, c)
+        yield from _cases("depthwise", workload, subject, size, c)
+    for out, size, c in _POINTWISE:
+        yield from _cases("pointwise", f"pointwise_1x1_{out}", Convolution(out, 1), size, c)
+    for k, s, out in ((3, 2, 32), (4, 4, 96)):
+        yield from _cases("stem", f"stem_{k}x{k}_s{s}", Convolution(out, k, s), 224, 3)
+    for groups in (8, 32):
+        subject = Convolution(256, 3, groups=groups)
+        yield from _cases("grouped", f"grouped_3x3_g{groups}", subject, 28, 256, batches=(8,))
+    for size, c in _DENSE:
+        yield from _cases("dense", "dense_3x3", Convolution(c, 3), size, c, batches=(8,))
+    norms: dict[str, Any] = {"batches": (8, 16), "modes": ("training",)}
+    for size, c in _NORMALISATION:
+        yield from _cases("batch_norm", "batch_norm", Normalisation(), size, c, **norms)
+    for kind, groups in (("depthwise", 144), ("pointwise", 1)):
+        block = ConvBNReLU6(Convolution(144, 3 if groups > 1 else 1, groups=groups))
+        yield from _cases("conv_bn_relu6", f"conv_bn_relu6_{kind}", block, 56, 144, **norms)
+
+
+def _cases(
+    kind: str,
+    workload: str,
+    subject: Layer,
+    size: int,
+    channels: int,
+    *,
+    batches: tuple[int, ...] = (1, 8),
+    modes: tuple[Mode, ...] = ("inference", "training"),
+) -> Iterator[Case]:
+    """A layer on square images, at each batch size in each mode."""
+    image = (size, size, channels)
+    workload = f"{workload}_{'x'.join(map(str, image))}"
+    for mode, batch in itertools.product(modes, batches):
+        yield Case(kind, workload, subject, image, mode, batch)
 
 
 SUITES: Mapping[str, tuple[Case, ...]] = MappingProxyType(
-    {"models": MODELS, "layers": _layer_cases()}
+    {"models": MODELS, "layers": tuple(_layer_cases())}
 )
 
 
 def select(suite: str, pattern: str = "*") -> tuple[Case, ...]:
-    """The cases of a suite whose `name` matches the glob.
+    """The cases of a suite whose `name` matches the glob, or one of several (comma between).
 
     >>> [case.name for case in select("models", "mobilenet*/inference/1")]
     ['mobilenet_v2_224/inference/1']
@@ -109,7 +166,9 @@ def select(suite: str, pattern: str = "*") -> tuple[Case, ...]:
     """
     if suite not in SUITES:
         raise ValueError(f"No suite is named {suite!r}. Known: {', '.join(SUITES)}.")
-    chosen = tuple(case for case in SUITES[suite] if fnmatch.fnmatch(case.name, pattern))
+    globs = pattern.split(",")
+    matching = (c for c in SUITES[suite] if any(fnmatch.fnmatch(c.name, glob) for glob in globs))
+    chosen = tuple(matching)
     if not chosen:
         names = ", ".join(case.name for case in SUITES[suite])
         raise ValueError(f"--filter={pattern!r} matches no case of suite {suite!r}: {names}.")

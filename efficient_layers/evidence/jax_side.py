@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 
 from efficient_layers import layers, models
-from efficient_layers.evidence.cases import Case, Convolution, Model
+from efficient_layers.evidence.cases import Case, ConvBNReLU6, Convolution, Model
 from efficient_layers.evidence.plain import plain
 from efficient_layers.train.state import merge, split
 
@@ -50,18 +50,20 @@ def _module(case: Case) -> nnx.Module:
     if isinstance(subject, Model):
         return models.create(subject.name, **subject.fields, rngs=rngs)
     if isinstance(subject, Convolution):
-        k = subject.kernel_size
-        return layers.Conv(
-            c,
-            subject.out_features,
-            (k, k),
-            subject.strides,
-            padding=[(k // 2, k // 2)] * 2,
-            feature_group_count=subject.groups,
-            use_bias=False,
-            rngs=rngs,
-        )
+        return layers.Conv(c, **_convolution(subject), use_bias=False, rngs=rngs)
+    if isinstance(subject, ConvBNReLU6):
+        return layers.ConvBNAct(c, **_convolution(subject.convolution), rngs=rngs)
     return layers.BatchNorm(c, momentum=0.9, unbiased_running_var=True, rngs=rngs)
+
+
+def _convolution(subject: Convolution) -> dict[str, Any]:
+    return {
+        "out_features": subject.out_features,
+        "kernel_size": (subject.kernel_size,) * 2,
+        "strides": subject.strides,
+        "padding": [(subject.padding,) * 2] * 2,
+        "feature_group_count": subject.groups,
+    }
 
 
 def _inference(module: nnx.Module, x: jax.Array) -> Call:

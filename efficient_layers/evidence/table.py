@@ -8,34 +8,44 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import rich.console
 import rich.table
 
 from efficient_layers.evidence.benchmark import Row
+from efficient_layers.evidence.summary import Summary, summarise
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
-# The same in every row of a run: said once, below the table.
-SHARED = ("load", "calls", "threads", "device", "versions")
+# Said once, below the table, or by the workload's name.
+SHARED = ("kind", "load", "calls", "threads", "device", "versions")
+_TOGETHER = tuple(field.name for field in dataclasses.fields(Summary))
 _SHOWN = tuple(column for column in COLUMNS if column not in SHARED)
 _NOTE = (
     "Medians of alternating warm calls in one run; ratio = theirs / ours, above 1 ours is faster; "
-    "plain = the same model of `nnx.Conv` and `nnx.BatchNorm`; theirs = torch eager, "
-    "channels_last; spread = p90 / p10 of the unsteadier side. A ratio marked ? had a spread above "
-    "2 and is no result: run again on a quiet machine."
+    "plain = the same of `nnx.Conv` and `nnx.BatchNorm` (one call where it is slow); theirs = "
+    "torch eager, channels_last; spread = p90 / p10 of the unsteadier side. A ratio marked ? had a "
+    "spread above 2 and is no result: run again on a quiet machine."
 )
+_TOGETHER_TITLE = "Together: geometric mean and minimum of the ratios"
 
 
-def terminal(rows: Sequence[Row], title: str) -> rich.table.Table:
-    """A table for `rich.print`."""
+def terminal(rows: Sequence[Row], title: str) -> rich.console.Group:
+    """Rows and their summary for `rich.print`."""
     table = rich.table.Table(*_SHOWN, title=title, caption=_shared(rows))
     for row in rows:
         table.add_row(*_cells(row))
-    return table
+    together = rich.table.Table(*_TOGETHER, title=_TOGETHER_TITLE)
+    for summary in summarise(rows):
+        together.add_row(*_summary_cells(summary))
+    return rich.console.Group(table, together)
 
 
 def markdown(rows: Sequence[Row], title: str) -> str:
     """The table as a Markdown page."""
     lines = [f"# {title}", "", _NOTE, "", _line(_SHOWN), _line("---" for _ in _SHOWN)]
     lines += [_line(_cells(row)) for row in rows]
+    lines += ["", f"## {_TOGETHER_TITLE}", ""]
+    lines += [_line(_TOGETHER), _line("---" for _ in _TOGETHER)]
+    lines += [_line(_summary_cells(summary)) for summary in summarise(rows)]
     return "\n".join([*lines, "", _shared(rows), ""])
 
 
@@ -77,6 +87,10 @@ def _cells(row: Row) -> list[str]:
     if row.ratio is not None and not row.steady:
         cells["ratio"] += " ?"
     return list(cells.values())
+
+
+def _summary_cells(summary: Summary) -> list[str]:
+    return [_spell(value) for value in dataclasses.astuple(summary)]
 
 
 def _spell(value: str | float | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from efficient_layers.evidence.cases import Case, Convolution, Model
+from efficient_layers.evidence.cases import Case, ConvBNReLU6, Convolution, Model
 from efficient_layers.evidence.jax_side import LEARNING_RATE, MOMENTUM, inputs, labels
 from efficient_layers.models.menghani_cnn import HIDDEN_FEATURES, STAGE_FEATURES, STEM_FEATURES
 
@@ -87,10 +87,20 @@ def _module(torch: Any, case: Case) -> Any:
             return menghani_cnn(torch)
         return importlib.import_module("timm").create_model(subject.theirs.removeprefix("timm:"))
     if isinstance(subject, Convolution):
-        k = subject.kernel_size
-        settings = {"padding": k // 2, "groups": subject.groups, "bias": False}
-        return torch.nn.Conv2d(c, subject.out_features, k, subject.strides, **settings)
+        return _convolution(torch, subject, c)
+    if isinstance(subject, ConvBNReLU6):
+        steps = (
+            _convolution(torch, subject.convolution, c),
+            torch.nn.BatchNorm2d(subject.convolution.out_features),
+        )
+        return torch.nn.Sequential(*steps, torch.nn.ReLU6(inplace=True))
     return torch.nn.BatchNorm2d(c)
+
+
+def _convolution(torch: Any, subject: Convolution, channels: int) -> Any:
+    settings = {"padding": subject.padding, "groups": subject.groups, "bias": False}
+    k, s = subject.kernel_size, subject.strides
+    return torch.nn.Conv2d(channels, subject.out_features, k, s, **settings)
 
 
 def menghani_cnn(torch: Any, num_classes: int = 10) -> Any:

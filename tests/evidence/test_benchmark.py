@@ -7,15 +7,17 @@ import sys
 import pytest
 
 from efficient_layers import evidence
-from efficient_layers.evidence.cases import Case, Convolution, Model, Normalisation
+from efficient_layers.evidence import benchmark
+from efficient_layers.evidence.cases import Case, ConvBNReLU6, Convolution, Model, Normalisation
 
 pytestmark = pytest.mark.fast
 
 MODEL = Model("menghani_cnn", "menghani_cnn", {"width": 0.05, "image_size": 8, "dropout_rate": 0})
 TINY = (
-    Case("cnn", MODEL, (8, 8, 3), "training", 2),
-    Case("stem", Convolution(4, 3, 2), (8, 8, 3), "inference", 1),
-    Case("norm", Normalisation(), (4, 4, 4), "training", 2),
+    Case("model", "cnn", MODEL, (8, 8, 3), "training", 2),
+    Case("stem", "stem", Convolution(4, 3, 2), (8, 8, 3), "inference", 1),
+    Case("norm", "norm", Normalisation(), (4, 4, 4), "training", 2),
+    Case("block", "block", ConvBNReLU6(Convolution(4, 3, 1, 4)), (4, 4, 4), "training", 2),
 )
 
 
@@ -37,6 +39,13 @@ def test_training_a_model_without_plain():
     (row,) = evidence.run(TINY[:1], against="none", with_plain=False, calls=1)
     assert row.ours_ms > 0
     assert row.plain_ms is None
+
+
+def test_a_slow_plain_side_is_called_once(monkeypatch):
+    monkeypatch.setattr(benchmark, "PLAIN_S", 0.0)
+    (row,) = evidence.run(TINY[1:2], against="none", calls=2)
+    assert row.plain_ms > 0
+    assert row.calls == 2
 
 
 def test_unknown_side():

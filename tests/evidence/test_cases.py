@@ -36,3 +36,14 @@ def test_select():
         evidence.select("model")
     with pytest.raises(ValueError, match="matches no case"):
         evidence.select("layers", "resnet*")
+    assert len(evidence.select("models", "mobilenet*/inference/1,menghani*")) == 4
+
+
+def test_layers_suite_holds_the_depthwise_layers_of_four_networks():
+    cases = evidence.select("layers", "depthwise*")
+    assert {case.kind for case in cases} == {"depthwise"}
+    assert len({case.workload for case in cases}) == 32
+    assert {(case.mode, case.batch) for case in cases} == {
+        (mode, batch) for mode in ("inference", "training") for batch in (1, 8)
+    }
+    assert all(c.subject.groups == c.subject.out_features == c.image[-1] for c in cases)

@@ -14,6 +14,7 @@ from efficient_layers import evidence
 pytestmark = pytest.mark.fast
 
 ROW = evidence.Row(
+    kind="model",
     workload="net",
     mode="inference",
     batch=1,
@@ -75,3 +76,16 @@ def test_terminal_shows_the_numbers():
 def test_no_rows(tmp_path):
     with pytest.raises(ValueError, match="at least one row"):
         evidence.write([], tmp_path, "models", "none")
+
+
+def test_summary_is_the_geometric_mean_a_kind_mode_and_batch():
+    slow = dataclasses.replace(ROW, workload="slow", ratio=0.4, plain_ms=8.0)
+    training = dataclasses.replace(ROW, mode="training", theirs_ms=None, ratio=None, spread=3.0)
+    both, alone = evidence.summarise([ROW, slow, training])
+    assert (both.kind, both.mode, both.batch, both.rows) == ("model", "inference", 1, 2)
+    assert both.ratio == pytest.approx((2.5 * 0.4) ** 0.5)
+    assert (both.lowest, both.lowest_at) == (0.4, "slow")
+    assert (both.plain_ratio, both.plain_lowest) == (4.0, 4.0)
+    assert (alone.mode, alone.ratio, alone.lowest, alone.unsteady) == ("training", None, None, 1)
+    text = evidence.markdown([ROW, slow, training], "Title")
+    assert "| model | inference | 1 | 2 | 0 | 1.00 | 0.40 | slow | 4.00 | 4.00 |" in text

@@ -18,7 +18,7 @@ def launch(*flags):
 def test_writes_table_csv_and_markdown(tmp_path):
     done = launch(
         "--suite=layers",
-        "--filter=pointwise_1x1_7x7x320/inference/1",
+        "--filter=pointwise_1x1_1280_7x7x320/inference/1",
         "--against=none",
         "--calls=2",
         f"--out={tmp_path}",
@@ -28,7 +28,7 @@ def test_writes_table_csv_and_markdown(tmp_path):
     (path,) = tmp_path.glob("layers-against-none-*.csv")
     with path.open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert row["workload"] == "pointwise_1x1_7x7x320"
+    assert row["workload"] == "pointwise_1x1_1280_7x7x320"
     assert float(row["ours_ms"]) > 0
     assert float(row["plain_ms"]) > 0
     assert len(list(tmp_path.glob("*.md"))) == 1
