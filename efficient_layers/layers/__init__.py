@@ -6,7 +6,23 @@ from flax.nnx import List
 from efficient_layers.layers.batch_norm import BatchNorm
 from efficient_layers.layers.conv import Conv
 from efficient_layers.layers.conv_bn_act import ConvBNAct
+from efficient_layers.layers.depthwise_conv import DepthwiseConv
 from efficient_layers.layers.inverted_residual import InvertedResidual
+from efficient_layers.layers.lora_linear import Frozen, LoRALinear
+from efficient_layers.layers.low_rank_linear import LowRankLinear
 from efficient_layers.layers.make_divisible import make_divisible
+from efficient_layers.layers.shuffle_unit import ShuffleUnit
 
-__all__ = ["BatchNorm", "Conv", "ConvBNAct", "InvertedResidual", "List", "make_divisible"]
+__all__ = [
+    "BatchNorm",
+    "Conv",
+    "ConvBNAct",
+    "DepthwiseConv",
+    "Frozen",
+    "InvertedResidual",
+    "List",
+    "LoRALinear",
+    "LowRankLinear",
+    "ShuffleUnit",
+    "make_divisible",
+]
