@@ -21,8 +21,9 @@ class Conv(nnx.Conv):
     integer inputs raise instead of being cast. A `conv_general_dilated` of your own is called as
     flax calls it.
 
-    params = prod(kernel_size) (in / groups) out + out (bias). MACs = output positions x params
-    without bias.
+    weights = prod(kernel_size) * in_features // feature_group_count * out_features
+    params = weights + (out_features if use_bias else 0)
+    MACs = positions * weights
 
     >>> from flax import nnx
     >>> import jax.numpy as jnp, efficient_layers as el
@@ -30,7 +31,8 @@ class Conv(nnx.Conv):
     (1, 5, 5, 8)
 
     Raises:
-      ValueError: groups that do not divide the channels; an input of wrong rank or channels.
+      ValueError: a size below 1; groups that do not divide the channels; an input of wrong rank or
+        channels.
       TypeError: an input of integers.
     """
 
@@ -46,14 +48,22 @@ class Conv(nnx.Conv):
         rngs: nnx.Rngs,
         **kwargs: Any,
     ):
+        sizes = {
+            "in_features": in_features,
+            "out_features": out_features,
+            "kernel_size": kernel_size,
+            "strides": strides,
+            "kernel_dilation": kwargs.get("kernel_dilation"),
+        }
+        self._check_sizes(**sizes)
         if feature_group_count < 1 or in_features % feature_group_count:
             raise ValueError(
-                "Conv expects feature_group_count to divide in_features. "
+                f"{type(self).__name__} expects feature_group_count to divide in_features. "
                 f"Got {feature_group_count} groups and {in_features} input features."
             )
         if out_features % feature_group_count:
             raise ValueError(
-                "Conv expects feature_group_count to divide out_features. "
+                f"{type(self).__name__} expects feature_group_count to divide out_features. "
                 f"Got {feature_group_count} groups and {out_features} output features."
             )
         super().__init__(
@@ -71,16 +81,30 @@ class Conv(nnx.Conv):
         self, inputs: Float[Array, "..."], out_sharding: Any = None
     ) -> Float[Array, "..."]:
         """(*batch, *spatial, in) -> (*batch, *spatial', out); the batch may be absent."""
-        rank = len(self.kernel_shape) - 1
+        name, rank = type(self).__name__, len(self.kernel_shape) - 1
         if inputs.ndim < rank or inputs.shape[-1] != self.in_features:
             spatial = " ".join("hwd"[: rank - 1]) if rank <= 4 else f"{rank - 1} spatial"
             raise ValueError(
-                f"Conv expects an input of shape (*batch, {spatial}, {self.in_features}). "
+                f"{name} expects an input of shape (*batch, {spatial}, {self.in_features}). "
                 f"Got {inputs.shape}."
             )
         if not jnp.issubdtype(inputs.dtype, jnp.inexact):
             raise TypeError(
-                f"Conv expects a floating-point input. Got {inputs.dtype}: convert it first."
+                f"{name} expects a floating-point input. Got {inputs.dtype}: convert it first."
             )
-        with jax.named_scope("Conv"):
+        with jax.named_scope(name):
             return super().__call__(inputs, out_sharding)
+
+    def _check_sizes(self, **sizes: int | Sequence[int] | None) -> None:
+        """None stands for a default; a sequence holds a number an axis."""
+        for argument, given in sizes.items():
+            if min((given,) if isinstance(given, int) else given or (1,)) < 1:
+                raise ValueError(
+                    f"{type(self).__name__} expects {argument} of at least 1. Got {given}."
+                )
+
+
+def centred(kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
+    """Padding of torch's kind: ((k - 1) d / 2) on both sides of an axis, whatever the strides."""
+    extents = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
+    return [(e // 2, e - e // 2) for e in extents]

@@ -47,15 +47,18 @@ class Depthwise(Form):
         return dx.reshape(*self.window.x, self.multiplier).sum(-1)
 
     def kernel_gradient(self, x: jax.Array, g: jax.Array) -> jax.Array:
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        wide = _wide(x.dtype)
         padded = self.window.pad(_repeat(x, self.multiplier)).astype(wide)
         sums = _kernel_sums if len(self.window.kernel) == 1 else _kernel_sums_by_row
-        return (
-            sums(self.window, padded, g.astype(jnp.float32)).reshape(self.window.w).astype(g.dtype)
-        )
+        return sums(self.window, padded, g.astype(wide)).reshape(self.window.w).astype(g.dtype)
 
     def map_members(self, function, *operands):
         return jax.vmap(function)(*operands)
+
+
+def _wide(dtype):
+    """At least float32; `jnp.promote_types` refuses bfloat16 under strict promotion."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
 def _repeat(x, multiplier):
@@ -63,7 +66,7 @@ def _repeat(x, multiplier):
 
 
 def _sum_of_slices(window, x, w):
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = _wide(x.dtype)
     w = w.astype(wide)
     parts = window.slices(window.pad(x), window.y[1:-1])
     products = (part.astype(wide) * w[(*tap, 0)] for tap, part in parts)

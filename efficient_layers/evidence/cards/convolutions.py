@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cards of convolutions that spend fewer numbers than a full one."""
+
+from flax import nnx
+
+from efficient_layers import layers
+from efficient_layers.evidence.cards.card import Card, Side
+
+
+def _conv(features: int, **kwargs):
+    """A 3x3 convolution that keeps the channels."""
+
+    def make(rngs: nnx.Rngs) -> nnx.Module:
+        return layers.Conv(features, features, (3, 3), use_bias=False, rngs=rngs, **kwargs)
+
+    return make
+
+
+CARDS = (
+    Card(
+        name="depthwise_conv",
+        layers=("DepthwiseConv",),
+        pays="mixes positions at 1 / channels of a convolution's cost; 1x1s around it mix channels",
+        x=(4, 56, 56, 96),
+        baseline=Side("3x3 Conv 96 -> 96", _conv(96)),
+        sides=(
+            Side(
+                "depthwise 3x3",
+                lambda rngs: layers.DepthwiseConv(96, use_bias=False, rngs=rngs),
+            ),
+            Side(
+                "depthwise 5x5",
+                lambda rngs: layers.DepthwiseConv(96, 5, use_bias=False, rngs=rngs),
+            ),
+        ),
+    ),
+    Card(
+        name="grouped_conv",
+        layers=("Conv",),
+        pays="1 / groups of the weights and MACs, where groups need not talk in this layer",
+        x=(4, 28, 28, 256),
+        baseline=Side("3x3 Conv 256 -> 256", _conv(256)),
+        sides=(
+            Side("8 groups", _conv(256, feature_group_count=8)),
+            Side("32 groups", _conv(256, feature_group_count=32)),
+        ),
+    ),
+    Card(
+        name="dilated_conv",
+        layers=("Conv",),
+        pays="a wide view without stride or larger kernel: segmentation, audio",
+        x=(4, 28, 28, 64),
+        baseline=Side(
+            "5x5 Conv 64 -> 64",
+            lambda rngs: layers.Conv(64, 64, (5, 5), use_bias=False, rngs=rngs),
+        ),
+        sides=(Side("3x3, dilation 2 (sees 5x5)", _conv(64, kernel_dilation=2)),),
+    ),
+)
