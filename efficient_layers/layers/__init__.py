@@ -9,9 +9,12 @@ from efficient_layers.layers.conv import Conv
 from efficient_layers.layers.conv_bn_act import ConvBNAct
 from efficient_layers.layers.conv_next_block import ConvNeXtBlock
 from efficient_layers.layers.depthwise_conv import DepthwiseConv
+from efficient_layers.layers.drop_path import DropPath
 from efficient_layers.layers.fire import Fire
+from efficient_layers.layers.gated_linear_unit import GEGLU, GatedLinearUnit, SwiGLU
 from efficient_layers.layers.ghost import GhostBottleneck, GhostModule
 from efficient_layers.layers.group_norm import GroupNorm
+from efficient_layers.layers.hashed_linear import HashedLinear
 from efficient_layers.layers.inverted_residual import InvertedResidual
 from efficient_layers.layers.kronecker_linear import KroneckerLinear
 from efficient_layers.layers.layer_norm import LayerNorm
@@ -19,10 +22,17 @@ from efficient_layers.layers.lora_linear import Frozen, LoRALinear
 from efficient_layers.layers.low_rank_conv import CPConv, SpatialSeparableConv, TuckerConv
 from efficient_layers.layers.low_rank_linear import LowRankLinear
 from efficient_layers.layers.make_divisible import make_divisible
+from efficient_layers.layers.mixture_of_experts import MixtureOfExperts
 from efficient_layers.layers.monarch_linear import MonarchLinear
 from efficient_layers.layers.rep_vgg import RepVGGBlock
 from efficient_layers.layers.rms_norm import RMSNorm
+from efficient_layers.layers.separable_conv import SeparableConv
+from efficient_layers.layers.shared_stack import SharedStack
 from efficient_layers.layers.shuffle_unit import ShuffleUnit
+from efficient_layers.layers.sparse_linear import SparseLinear
+from efficient_layers.layers.squeeze_excite import SqueezeExcite
+from efficient_layers.layers.standardized_conv import StandardizedConv
+from efficient_layers.layers.tied_linear import tied_linear
 
 __all__ = [
     "BatchNorm",
@@ -32,8 +42,11 @@ __all__ = [
     "ConvBNAct",
     "ConvNeXtBlock",
     "DepthwiseConv",
+    "DropPath",
     "Fire",
     "Frozen",
+    "GEGLU",
+    "GatedLinearUnit",
     "GhostBottleneck",
     "GhostModule",
     "GroupNorm",
@@ -46,8 +59,19 @@ __all__ = [
     "MonarchLinear",
     "RMSNorm",
     "RepVGGBlock",
+    "SeparableConv",
+    "SharedStack",
     "ShuffleUnit",
+    "SparseLinear",
     "SpatialSeparableConv",
+    "SqueezeExcite",
+    "StandardizedConv",
+    "SwiGLU",
     "TuckerConv",
+    "hard_sigmoid",
+    "hard_swish",
     "make_divisible",
+    "tied_linear",
+    "HashedLinear",
+    "MixtureOfExperts",
 ]

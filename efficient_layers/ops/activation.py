@@ -22,3 +22,34 @@ def relu6(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def _relu6_jvp(primals, tangents):
     (x,), (t,) = primals, tangents
     return relu6(x), jnp.where((x > 0) & (x < 6), t, jnp.zeros_like(t))
+
+
+@jax.custom_jvp
+def hard_sigmoid(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """min(max(x + 3, 0), 6) / 6, with gradient 1/6 inside (-3, 3) and 0 elsewhere, as torch has it.
+
+    Reference: Howard et al., *Searching for MobileNetV3* (arXiv 1905.02244), section 5.2.
+    """
+    return jnp.clip(x + 3, 0, 6) / 6
+
+
+@hard_sigmoid.defjvp
+def _hard_sigmoid_jvp(primals, tangents):
+    (x,), (t,) = primals, tangents
+    return hard_sigmoid(x), jnp.where((x > -3) & (x < 3), t / 6, jnp.zeros_like(t))
+
+
+@jax.custom_jvp
+def hard_swish(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x min(max(x + 3, 0), 6) / 6; its gradient is 0 from -3 down and 1 from 3 up, as torch has it.
+
+    Reference: Howard et al., *Searching for MobileNetV3* (arXiv 1905.02244), section 5.2.
+    """
+    return x * (jnp.clip(x + 3, 0, 6) / 6)
+
+
+@hard_swish.defjvp
+def _hard_swish_jvp(primals, tangents):
+    (x,), (t,) = primals, tangents
+    slope = jnp.where(x < 3, x / 3 + 0.5, jnp.ones_like(x))
+    return hard_swish(x), jnp.where(x > -3, slope * t, jnp.zeros_like(t))
