@@ -13,7 +13,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from efficient_layers import data, evidence, layers, learn, measure, models, ops, report, train
+    from efficient_layers import (
+        data,
+        evidence,
+        layers,
+        learn,
+        linen,
+        measure,
+        models,
+        ops,
+        report,
+        train,
+    )
     from efficient_layers.train import load
 
 __version__ = "0.1.0"
@@ -22,6 +33,7 @@ __all__ = [
     "evidence",
     "layers",
     "learn",
+    "linen",
     "load",
     "measure",
     "models",

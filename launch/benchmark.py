@@ -3,24 +3,28 @@
 
 python -m launch.benchmark --suite=models --against=torch
 python -m launch.benchmark --suite=layers --filter='depthwise*/8,grouped*' --calls=15 --out=
+python -m launch.benchmark --suite=cards --filter='low_rank*'     # tables of docs/layers
 """
 
 import sys
+from pathlib import Path
 
 from absl import app, flags
 from rich.console import Console
 
 from efficient_layers import evidence, ops
+from efficient_layers.evidence import cards
 from launch import quiet
 
-_SUITE = flags.DEFINE_enum("suite", "models", sorted(evidence.SUITES), "What to measure.")
+_SUITES = sorted([*evidence.SUITES, "cards"])
+_SUITE = flags.DEFINE_enum("suite", "models", _SUITES, "What to measure.")
 _AGAINST = flags.DEFINE_enum("against", "torch", ["torch", "none"], "The other side.")
 _FILTER = flags.DEFINE_string("filter", "*", "Globs on WORKLOAD/MODE/BATCH, comma between.")
 _OUT = flags.DEFINE_string("out", "docs/benchmarks", "Folder of CSV and Markdown; empty: none.")
+_CARDS = flags.DEFINE_string("cards", "docs/layers", "Folder of the cards (--suite=cards).")
 _CALLS = flags.DEFINE_integer("calls", 30, "Timed calls of each side.", lower_bound=1)
 _THREADS = flags.DEFINE_integer("threads", 2, "CPU threads of each side.", lower_bound=1)
 _PLAIN = flags.DEFINE_bool("plain", True, "Also measure flax's own layers in the same model.")
-
 _KEEP = flags.DEFINE_bool("keep_freed_memory", False, "Run all sides with launch.train's flag.")
 
 
@@ -33,8 +37,11 @@ def main(argv: list[str]) -> None:
         ops.keep_freed_memory()  # for all sides: it is the process's allocator
     console = Console(width=None if sys.stdout.isatty() else 140)
     try:
-        cases = evidence.select(_SUITE.value, _FILTER.value)
         evidence.set_threads(_THREADS.value)
+        if _SUITE.value == "cards":
+            _measure_cards(console)
+            return
+        cases = evidence.select(_SUITE.value, _FILTER.value)
         rows = []
         for row in evidence.run(
             cases,
@@ -52,6 +59,17 @@ def main(argv: list[str]) -> None:
     if _OUT.value:
         for path in evidence.write(rows, _OUT.value, _SUITE.value, _AGAINST.value):
             console.print(f"wrote {path}")
+
+
+def _measure_cards(console: Console) -> None:
+    """Writes the tables of the layers' cards, and their index."""
+    folder = Path(_CARDS.value)
+    for card in cards.select(_FILTER.value):
+        rows = cards.compare(card, calls=_CALLS.value)
+        cards.record(folder, card, rows)
+        console.print(card.name, *(f"{row.label}: {row.forward_ratio:.2f}" for row in rows[1:]))
+    for path in cards.render(folder, cards.GROUPS):
+        console.print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A case as a JAX call: one jitted program, state on the device, training state donated."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -29,10 +30,10 @@ def call(case: Case, *, as_plain: bool = False) -> Call:
     module = plain(module) if as_plain else module
     x = jnp.asarray(inputs(case))
     if case.mode == "inference":
-        return _inference(module, x)
+        return forward(module, x)
     if isinstance(case.subject, Model):
         return _training_step(module, x, jnp.asarray(labels(case)))
-    return _gradients(module, x)
+    return gradients(module, x)
 
 
 def inputs(case: Case) -> np.ndarray:
@@ -66,21 +67,23 @@ def _convolution(subject: Convolution) -> dict[str, Any]:
     }
 
 
-def _inference(module: nnx.Module, x: jax.Array) -> Call:
+def forward(module: nnx.Module, x: jax.Array) -> Call:
+    """The output of `module` in eval mode."""
     module.eval()
     graphdef, params, rest = split(module)
     apply = jax.jit(lambda params, rest, x: merge(graphdef, params, rest)(x))
     return lambda: apply(params, rest, x)
 
 
-def _gradients(module: nnx.Module, x: jax.Array) -> Call:
+def gradients(module: nnx.Module, x: jax.Array) -> Call:
     """Output, running statistics and the gradients of x and parameters under a fixed cotangent."""
     module.train()
     graphdef, params, rest = split(module)
+    draws = "rngs" in inspect.signature(type(module).__call__).parameters
 
     def forward(params: Any, rest: Any, x: jax.Array) -> tuple[jax.Array, Any]:
         merged = merge(graphdef, params, rest)
-        y = merged(x)
+        y = merged(x, rngs=nnx.Rngs(0)) if draws else merged(x)
         return y, split(merged)[2]
 
     @jax.jit

@@ -22,7 +22,9 @@ class Case:
     """`layer(*args, **kwargs, rngs=...)` on a standard normal input of shape `x` gives shape `y`.
 
     `oracle(module, x)` is the expected output in eval mode, by NumPy in float64 from the
-    definition; `tolerance` is relative to the largest expected number.
+    definition; `tolerance` is relative to the largest expected number. `smooth=False`: in train
+    mode the gradient is not the derivative (straight-through), which is then checked in eval mode.
+    `bfloat16_budget` bounds the error of computing in bfloat16, relative like `tolerance`.
     """
 
     layer: type[nnx.Module]
@@ -33,6 +35,8 @@ class Case:
     name: str = ""
     oracle: Oracle | None = None
     tolerance: float = 1e-5
+    smooth: bool = True
+    bfloat16_budget: float = 3e-2
 
     def __str__(self) -> str:
         return f"{self.layer.__name__} {self.name}".strip()
@@ -45,8 +49,15 @@ class Case:
 
     @property
     def signature(self) -> Mapping[str, inspect.Parameter]:
-        """Parameters of the constructor."""
-        return inspect.signature(self.layer).parameters
+        """Parameters of the constructor, those that it hands on to its parent's included."""
+        found: dict[str, inspect.Parameter] = {}
+        for parent in self.layer.__mro__:
+            if "__init__" in vars(parent):
+                own = inspect.signature(vars(parent)["__init__"]).parameters
+                found = {**own, **found}
+                if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
+                    break
+        return found
 
     def takes(self, name: str) -> bool:
         """Whether a call takes the argument `name`."""

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All cards, in the order of the index."""
+
+import fnmatch
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from efficient_layers.evidence.cards.blocks import CARDS as BLOCKS
+from efficient_layers.evidence.cards.card import Card
+from efficient_layers.evidence.cards.convolutions import CARDS as CONVOLUTIONS
+from efficient_layers.evidence.cards.dense import CARDS as DENSE
+from efficient_layers.evidence.cards.norms import CARDS as NORMS
+
+GROUPS: Mapping[str, tuple[Card, ...]] = MappingProxyType(
+    {
+        "Convolutions": CONVOLUTIONS,
+        "Blocks and low-rank convolutions": BLOCKS,
+        "Dense": DENSE,
+        "Normalisation, activation, regularisation, sharing": NORMS,
+    }
+)
+CARDS: Mapping[str, Card] = MappingProxyType(
+    {card.name: card for group in GROUPS.values() for card in group}
+)
+
+
+def select(pattern: str = "*") -> list[Card]:
+    """Cards whose name matches one of the globs (comma between them).
+
+    Raises:
+      ValueError: none does.
+    """
+    globs = pattern.split(",")
+    chosen = [c for name, c in CARDS.items() if any(fnmatch.fnmatch(name, g) for g in globs)]
+    if not chosen:
+        raise ValueError(f"--filter={pattern!r} matches no card: {', '.join(CARDS)}.")
+    return chosen

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures a card: every side and its baseline in turn (A B C A B C ...), forward and gradients."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from efficient_layers import measure
+from efficient_layers.evidence.cards.card import Card, Side
+from efficient_layers.evidence.jax_side import forward, gradients
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A row of the card: sizes, milliseconds (medians), and how many times as fast as the baseline.
+
+    `forward_*` is inference; `training_*` is forward, statistics and all gradients.
+    """
+
+    label: str
+    params: int
+    macs: int
+    forward_ms: float
+    training_ms: float
+    forward_ratio: float
+    training_ratio: float
+
+
+def compare(card: Card, *, calls: int = 30) -> list[Compared]:
+    """The baseline's row, then one for each side."""
+    x = jnp.asarray(np.random.default_rng(0).standard_normal(card.x, np.float32))
+    sides = {side.label: side for side in (card.baseline, *card.sides)}
+    costs = {label: measure.cost(_made(side), x) for label, side in sides.items()}
+    forwards = {label: forward(_made(side), x) for label, side in sides.items()}
+    trainings = {label: gradients(_made(side), x) for label, side in sides.items()}
+    forward_ms = _medians(forwards, calls)
+    training_ms = _medians(trainings, calls)
+    base = card.baseline.label
+    return [
+        Compared(
+            label=label,
+            params=costs[label].params,
+            macs=costs[label].macs,
+            forward_ms=forward_ms[label],
+            training_ms=training_ms[label],
+            forward_ratio=forward_ms[base] / forward_ms[label],
+            training_ratio=training_ms[base] / training_ms[label],
+        )
+        for label in sides
+    ]
+
+
+def _made(side: Side) -> nnx.Module:
+    return side.make(nnx.Rngs(0))
+
+
+def _medians(sides: dict, calls: int) -> dict[str, float]:
+    return {k: v.median_ms for k, v in measure.alternate(sides, calls=calls).items()}

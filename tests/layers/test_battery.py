@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One battery for every layer: each case of `cases/` goes through all of these checks.
+
+What only one layer promises stands in its own test file. Sharding is in `test_sharded.py`.
+"""
+
+import doctest
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from efficient_layers import layers, linen, measure, ops, train
+from tests.layers.case import Case, cases, registered
+from tests.layers.programs import Program, as_type, cost_formulas, program
+
+CASES = cases()
+SEEN: set[type] = set()
+FIRST = [c for c in CASES if not (c.layer in SEEN or SEEN.add(c.layer))]  # type: ignore[func-returns-value]
+every = pytest.mark.parametrize("case", CASES, ids=str)
+a_layer = pytest.mark.parametrize("case", FIRST, ids=str)
+pytestmark = pytest.mark.fast
+
+
+@cache
+def _prepared(label: str, training: bool) -> Program:
+    case = next(case for case in CASES if str(case) == label)
+    return program(case, training=training)
+
+
+def prepared(case: Case, *, training: bool = True) -> Program:
+    """Made once for all checks, which leave it as it is."""
+    return _prepared(str(case), training)
+
+
+def close(got: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    """Equal trees up to `tolerance` times the largest expected number of each array."""
+
+    def one(got: Any, expected: Any) -> None:
+        got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+        scale = max(1.0, np.abs(expected).max(initial=0.0))
+        np.testing.assert_allclose(got / scale, expected / scale, rtol=0, atol=tolerance)
+
+    jax.tree.map(one, got, expected)
+
+
+def test_every_layer_has_a_case_an_oracle_and_a_name() -> None:
+    assert {case.layer for case in CASES} == set(registered().values())
+    without = {c.layer.__name__ for c in CASES} - {c.layer.__name__ for c in CASES if c.oracle}
+    assert not without, f"no NumPy oracle for {without}"
+    names = [str(case) for case in CASES]
+    assert len(set(names)) == len(names)
+
+
+@every
+def test_shape_and_dtype(case: Case) -> None:
+    p = prepared(case)
+    y = jax.eval_shape(p.y, p.params, case.input())
+    assert (y.shape, y.dtype) == (case.y, jnp.float32)
+    kept = as_type(p.params, jnp.bfloat16)
+    half = program(case, dtype=jnp.bfloat16) if "dtype" in case.signature else p
+    y = jax.eval_shape(half.y, kept, jnp.zeros(case.x, jnp.bfloat16))
+    assert (y.shape, y.dtype) == (case.y, jnp.bfloat16)
+
+
+@every
+def test_jit_computes_what_no_jit_computes(case: Case) -> None:
+    p, x = prepared(case), case.input()
+    y, rest = p.run(p.params, p.rest, jnp.asarray(x))
+    close(jax.jit(p.run)(p.params, p.rest, x), (y, rest), 2e-6)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.oracle], ids=str)
+def test_oracle(case: Case) -> None:
+    module = case.make()
+    module.eval()
+    x = case.input()
+    p = prepared(case, training=False)
+    assert case.oracle is not None
+    expected = case.oracle(module, x.astype(np.float64))
+    assert expected.shape == case.y
+    close(jax.jit(p.y)(p.params, x), expected, case.tolerance)
+
+
+@every
+def test_derivatives_are_finite_differences(case: Case) -> None:
+    """Backward, forward and second derivatives along one direction of parameters and input."""
+    step = 1e-5
+    p = prepared(case, training=case.smooth)
+    with jax.enable_x64(True):
+        p = Program(
+            case,
+            p.graphdef,
+            as_type(p.params, jnp.float64),
+            as_type(p.rest, jnp.float64),
+            p.training,
+        )
+        at = (p.params, jnp.asarray(case.input(dtype=np.float64)))
+        draw = np.random.default_rng(4)
+        along = jax.tree.map(lambda v: jnp.asarray(draw.normal(size=v.shape)), at)
+
+        def move(t: Any) -> tuple:
+            return jax.tree.map(lambda v, d: v + t * d if v.dtype == d.dtype else v, at, along)
+
+        def line(t: jax.Array) -> jax.Array:
+            return p.scalar(*move(t))
+
+        @jax.jit
+        def derivatives(t: jax.Array) -> tuple:
+            backward = jax.grad(p.scalar, (0, 1))(*move(t))
+            inner = jax.tree.map(lambda g, d: (g * d).sum(), backward, along)
+            return line(t), sum(jax.tree.leaves(inner)), jax.jacfwd(line)(t), jax.hessian(line)(t)
+
+        before, here, after = (np.array(derivatives(jnp.float64(t))) for t in (-step, 0.0, step))
+    assert np.isfinite(here).all()
+    first = (after[0] - before[0]) / (2 * step)
+    second = (after[1] - before[1]) / (2 * step)
+    scale = max(1.0, abs(float(here[0])), abs(float(first)))
+    np.testing.assert_allclose(here[1], first, rtol=1e-5, atol=1e-6 * scale)
+    np.testing.assert_allclose(here[2], here[1], rtol=1e-9, atol=1e-9 * scale)
+    np.testing.assert_allclose(
+        here[3], second, rtol=1e-4, atol=1e-5 * max(scale, abs(float(second)))
+    )
+
+
+@every
+def test_vmap_over_inputs_and_over_weights_is_a_loop(case: Case) -> None:
+    p = prepared(case)
+    xs = jnp.stack([case.input(seed=0), case.input(seed=1)])
+    shifted = {
+        k: v * 1.25 if jnp.issubdtype(v.dtype, jnp.floating) else v for k, v in p.params.items()
+    }
+    members = jax.tree.map(lambda *v: jnp.stack(v), p.params, shifted)
+    gradient = jax.grad(p.scalar, (0, 1))
+    loop = jax.jit(gradient)
+    expected = [loop(p.params, x) for x in xs]
+    got = jax.jit(jax.vmap(gradient, (None, 0)))(p.params, xs)
+    close(got, jax.tree.map(lambda *v: np.stack(v), *expected))
+    expected = [loop(params, xs[0]) for params in (p.params, shifted)]
+    got = jax.jit(jax.vmap(gradient, (0, None)))(members, xs[0])
+    close(got, jax.tree.map(lambda *v: np.stack(v), *expected))
+
+
+@every
+def test_bfloat16_stays_within_its_budget(case: Case) -> None:
+    if "dtype" not in case.signature:
+        pytest.skip("no dtype argument: it computes in the input's type")
+    p, half = prepared(case), program(case, dtype=jnp.bfloat16)
+    x = case.input()
+    y = jax.jit(p.y)(p.params, x)
+    close(jax.jit(half.y)(half.params, x).astype(jnp.float32), y, case.bfloat16_budget)
+
+
+@every
+def test_eval_is_deterministic_and_changes_nothing(case: Case) -> None:
+    p, x = prepared(case, training=False), case.input()
+    run = jax.jit(p.run)
+    first, rest = run(p.params, p.rest, x)
+    again, _ = run(p.params, p.rest, x)
+    np.testing.assert_array_equal(first, again)
+    jax.tree.map(np.testing.assert_array_equal, rest, p.rest)
+
+
+@a_layer
+def test_measuring_leaves_the_module_as_it_was(case: Case) -> None:
+    module = case.make()
+    module.train()
+    graphdef, state = nnx.split(module)
+    before = jax.tree.map(np.array, nnx.to_pure_dict(state))
+    measure.cost(module, case.input())
+    measure.executed(module, case.input())
+    after_graph, after = nnx.split(module)
+    assert after_graph == graphdef
+    jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(after), before)
+
+
+@every
+def test_cost_is_the_docstrings_formula(case: Case) -> None:
+    module = case.make()
+    cost = measure.cost(module, case.input())
+    assert {"params": cost.params, "MACs": cost.macs} == cost_formulas(case, module, case.y)
+
+
+@every
+def test_fast_form_equals_its_reference(case: Case) -> None:
+    """Forward and gradient, at the case's batch and at batch 1; an empty batch keeps its shape."""
+
+    def under(name: str, x: Any) -> Any:
+        with ops.lowering(name):
+            return jax.jit(jax.value_and_grad(p.scalar, (0, 1)))(p.params, x)
+
+    p = prepared(case)
+    close(under("cpu", case.input()), under("reference", case.input()), 3e-5)
+    p = prepared(case, training=False)
+    close(under("cpu", case.input(batch=1)), under("reference", case.input(batch=1)))
+    for name in ("cpu", "reference"):
+        with ops.lowering(name):
+            empty = jax.jit(p.y)(p.params, case.input(batch=0))
+            assert empty.shape == (0, *case.y[1:])
+
+
+@pytest.mark.parametrize("case", [c for c in FIRST if c.takes("out")], ids=str)
+def test_out_is_the_same_under_every_transform(case: Case) -> None:
+    p, x = prepared(case), jnp.asarray(case.input())
+    eager = p.named(p.params, x)
+    assert eager
+    close(jax.jit(p.named)(p.params, x), eager)
+    close(jax.jit(jax.checkpoint(p.named))(p.params, x), eager)
+
+    def loss(params: Any) -> tuple[jax.Array, dict]:
+        out = p.named(params, x)
+        return sum(v.sum() for v in jax.tree.leaves(out)), out
+
+    close(jax.jit(jax.grad(loss, has_aux=True))(p.params)[1], eager)
+    scanned = jax.jit(lambda xs: jax.lax.scan(lambda _, x: (None, p.named(p.params, x)), None, xs))
+    close(jax.tree.map(lambda v: v[0], scanned(x[None])[1]), eager)
+
+
+@pytest.mark.parametrize("case", [c for c in FIRST if c.takes("rngs")], ids=str)
+def test_randomness_is_asked_for_while_training(case: Case) -> None:
+    module = case.make()
+    module.train()
+    with pytest.raises(ValueError, match="rngs"):
+        module(jnp.asarray(case.input()))
+
+
+@a_layer
+def test_integers_are_refused(case: Case) -> None:
+    with pytest.raises(TypeError, match=r"floating.*int32"):
+        case.make()(jnp.ones(case.x, jnp.int32))
+
+
+@a_layer
+def test_linen_twin_computes_the_same(case: Case) -> None:
+    twin = getattr(linen, case.layer.__name__)(*case.args, **case.kwargs)
+    x = jnp.asarray(case.input())
+    y, variables = twin.init_with_output({"params": jax.random.key(0)}, x, train=False)
+    ours = case.make()
+    ours.eval()
+    arrays = {
+        path: leaf
+        for collection in variables.values()
+        for path, leaf in nnx.traversals.flatten_mapping(
+            nnx.to_pure_dict(nnx.State(collection))
+        ).items()
+    }
+    state = nnx.to_flat_state(nnx.state(ours))
+    assert {path for path, _ in state} == set(arrays)
+    nnx.update(ours, nnx.from_flat_state({k: jnp.asarray(v) for k, v in arrays.items()}))
+    close(y, ours(x), 2e-6)
+
+
+@a_layer
+def test_two_training_steps_lower_the_loss(case: Case) -> None:
+    def objective(model: Any, batch: dict, rngs: nnx.Rngs | None) -> tuple[jax.Array, dict]:
+        rngs_given = {"rngs": rngs} if case.takes("rngs") else {}
+        return ((model(batch["x"], **rngs_given) - batch["y"]) ** 2).mean(), {}
+
+    p, tx = prepared(case), optax.sgd(0.01)
+    batch = {"x": jnp.asarray(case.input()), "y": jnp.zeros(case.y)}
+    step = jax.jit(train.step(objective, tx, p.graphdef, guard=train.Guard("off")))
+    state = train.TrainState.create(p.params, p.rest, tx)
+    losses = []
+    for _ in range(3):
+        state, metrics = step(state, batch, jax.random.key(0))
+        losses.append(float(metrics["loss"]))
+    assert np.all(np.isfinite(losses))
+    if p.params and not case.takes("rngs"):
+        assert losses[2] < losses[0]
+
+
+def test_all_states_survive_saving_and_loading(tmp_path: Path) -> None:
+    states = {str(c).replace(" ", "_").replace("/", "-"): c for c in CASES}
+    saved = {k: prepared(c).params | prepared(c).rest for k, c in states.items()}
+    saved = {k: v for k, v in saved.items() if v}
+    with train.Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, saved, {}, force=True)
+    with train.Checkpointer(tmp_path) as checkpointer:
+        _, loaded, _ = checkpointer.restore(jax.tree.map(jnp.zeros_like, saved))
+    jax.tree.map(np.testing.assert_array_equal, loaded, saved)
+
+
+@pytest.mark.parametrize("name", sorted(registered()))
+def test_the_docstrings_example_runs(name: str) -> None:
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
+    examples = finder.find(getattr(layers, name), name, globs={})
+    assert any(example.examples for example in examples)
+    for example in examples:
+        assert runner.run(example).failed == 0
