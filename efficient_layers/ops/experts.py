@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routing of tokens to experts with static shapes: who goes where, there and back.
+
+Letters: g groups of n tokens of d features; e experts with c slots each for every group; k choices
+a token.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from efficient_layers.ops.gather_sum import gather_sum
+from efficient_layers.ops.lowering import current_lowering
+
+
+class Routing(NamedTuple):
+    """`slot[g, n, j]`: place of token n's choice j among e c of its group; e c if it got none."""
+
+    expert: Int[Array, "g n k"]
+    weight: Float[Array, "g n k"]
+    slot: Int[Array, "g n k"]
+
+
+def route(probability: Float[Array, "g n e"], k: int, capacity: int) -> Routing:
+    """The k most probable experts of every token, and a slot at each while there are any.
+
+    First choices of all tokens come before second ones, within a choice tokens come in order, so
+    what is dropped does not depend on chance. Weights are the probabilities, for k > 1 divided by
+    their sum. Equal probabilities: the first expert wins.
+    """
+    experts = probability.shape[-1]
+    left, chosen, weights, hits = probability, [], [], []
+    for _ in range(k):
+        best = jnp.argmax(left, -1)
+        hit = best[..., None] == jnp.arange(experts)
+        chosen.append(best)
+        hits.append(hit)
+        weights.append(jnp.where(hit, probability, 0).sum(-1))
+        left = jnp.where(hit, -1, left)
+    expert, weight = jnp.stack(chosen, -1), jnp.stack(weights, -1)
+    if k > 1:
+        weight = weight / weight.sum(-1, keepdims=True)
+    queue = jnp.concatenate(hits, 1).astype(jnp.int32)  # g (k n) e
+    before = jnp.where(queue > 0, jnp.cumsum(queue, 1) - 1, 0).sum(-1)
+    before = before.reshape(len(queue), k, -1).swapaxes(1, 2)  # g n k
+    slot = jnp.where(before < capacity, expert * capacity + before, experts * capacity)
+    return Routing(expert, weight, slot.astype(jnp.int32))
+
+
+def dispatch(
+    x: Float[Array, "g n d"], routing: Routing, experts: int, capacity: int
+) -> Float[Array, "e g*c d"]:
+    """The tokens in their slots; empty slots hold zeros."""
+    g, n, d = x.shape
+    if _by_product():
+        taken = _one_hot(routing.slot, experts * capacity, x.dtype).sum(2)  # g n (e c)
+        slots = jnp.einsum("gns,gnd->gsd", taken, x)
+        slots = slots.reshape(g, experts, capacity, d).swapaxes(0, 1)
+        return slots.reshape(experts, g * capacity, d)
+    places, pairs = _places(routing.slot, experts, capacity)
+    k = routing.slot.shape[-1]
+    tokens = jnp.where(pairs == g * n * k, g * n, pairs // k)
+    rows = gather_sum(x.reshape(g * n, d), tokens[None], places.reshape(g * n, k).T)
+    return rows.reshape(experts, g * capacity, d)
+
+
+def combine(
+    h: Float[Array, "e g*c d"], routing: Routing, experts: int, capacity: int
+) -> Float[Array, "g n d"]:
+    """What the experts made of each token, weighted and summed; zeros for a token without slot."""
+    (g, n, k), d = routing.slot.shape, h.shape[-1]
+    weight = routing.weight.astype(h.dtype)
+    if _by_product():
+        taken = _one_hot(routing.slot, experts * capacity, h.dtype)
+        taken = (taken * weight[..., None]).sum(2)
+        slots = h.reshape(experts, g, capacity, d).swapaxes(0, 1).reshape(g, -1, d)
+        return jnp.einsum("gns,gsd->gnd", taken, slots)
+    places, pairs = _places(routing.slot, experts, capacity)
+    rows = gather_sum(h.reshape(-1, d), places[None], pairs[None])
+    return (rows.reshape(g, n, k, d) * weight[..., None]).sum(2)
+
+
+def _by_product() -> bool:
+    """Products with one-hot matrices (TPU, and countable); elsewhere rows are picked."""
+    return current_lowering() in ("reference", "tpu")
+
+
+def _one_hot(slot: Int[Array, "g n k"], size: int, dtype) -> Float[Array, "g n k s"]:
+    return (slot[..., None] == jnp.arange(size)).astype(dtype)  # none for a slot of `size`
+
+
+def _places(
+    slot: Int[Array, "g n k"], experts: int, capacity: int
+) -> tuple[Int[Array, "g*n*k"], Int[Array, "e*g*c"]]:
+    """Row in (e, g, c) of every pair (token, choice), and the pair in every row; sizes for none."""
+    g, n, k = slot.shape
+    rows, pairs = experts * g * capacity, g * n * k
+    expert, position = jnp.divmod(slot, capacity)
+    group = jnp.arange(g, dtype=slot.dtype)[:, None, None]
+    place = jnp.where(expert < experts, (expert * g + group) * capacity + position, rows)
+    place = place.reshape(pairs)
+    empty = jnp.full((rows,), pairs, slot.dtype)
+    number = jnp.arange(pairs, dtype=slot.dtype)
+    return place, empty.at[place].set(number, mode="drop", unique_indices=True)
+
+
+def balance_loss(probability: Float[Array, "g n e"], expert: Int[Array, "g n k"]) -> jax.Array:
+    """e sum_i f_i p_i, averaged over groups: 1 where tokens are spread evenly, at most e.
+
+    f_i is the share of tokens whose first choice is expert i, p_i its mean probability. Only p_i
+    carries a gradient.
+
+    Reference: Fedus et al., *Switch Transformers* (arXiv 2101.03961), equations 4 to 6.
+    """
+    experts = probability.shape[-1]
+    first = (expert[..., :1] == jnp.arange(experts)).astype(probability.dtype)
+    return experts * (first.mean(1) * probability.mean(1)).sum(-1).mean()
