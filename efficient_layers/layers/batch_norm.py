@@ -24,7 +24,8 @@ class BatchNorm(nnx.BatchNorm):
     does; flax, and the default, take the biased variance. What normalises the batch is biased in
     both.
 
-    params = 2 num_features. MACs = 0.
+    params = num_features * ((1 if use_scale else 0) + (1 if use_bias else 0))
+    MACs = 0
 
     Reference: Ioffe & Szegedy, *Batch Normalization* (arXiv 1502.03167), algorithms 1 and 2.
 

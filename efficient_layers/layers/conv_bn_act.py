@@ -22,7 +22,9 @@ class ConvBNAct(nnx.Module):
     epsilon 1e-5, unbiased running variance. Children: `conv`, `bn`. `act=None` leaves the
     activation out.
 
-    params = k^2 (in / groups) out + 2 out. MACs = h' w' k^2 (in / groups) out.
+    weights = prod(conv.kernel_size) * in_features // feature_group_count * out_features
+    params = weights + 2 * out_features
+    MACs = h2 * w2 * weights
 
     >>> from flax import nnx
     >>> import jax.numpy as jnp, efficient_layers as el

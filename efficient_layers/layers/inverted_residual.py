@@ -1,34 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The block of MobileNetV2: wide inside, narrow between blocks."""
+"""The block of MobileNetV2, MobileNetV3 and EfficientNet: wide inside, narrow between blocks."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from efficient_layers.layers.conv_bn_act import ConvBNAct
+from efficient_layers.layers.squeeze_excite import SqueezeExcite
 from efficient_layers.ops.activation import relu6
+
+Activation = Callable[[jax.Array], jax.Array]
 
 
 class InvertedResidual(nnx.Module):
-    """y = project(depthwise(expand(x))), plus x where strides = 1 and in_features = out_features.
+    """y = project(se(depthwise(expand(x)))), plus x where strides = 1 and in = out channels.
 
     `expand` is 1x1 to hidden = expand_ratio x in_features channels, `depthwise` is k x k with the
-    strides, `project` is 1x1 without activation (a linear bottleneck). With hidden = in_features
-    there is no `expand` (the attribute is None). Each is a `ConvBNAct`, with its conventions.
+    strides, `project` is 1x1 without activation (a linear bottleneck). Each is a `ConvBNAct`, with
+    its conventions. With hidden = in_features there is no `expand` (the attribute is None).
 
-    params = in hidden + k^2 hidden + hidden out + 2 (2 hidden + out); without `expand` its in
-    hidden + 2 hidden fall away. MACs = h w in hidden + h' w' (k^2 + out) hidden.
+    `se` is a `SqueezeExcite` that passes through `se_features` channels; by default
+    round(se_ratio x hidden), and with 0 there is none. It takes `act` unless given `se_act`.
 
-    Reference: Sandler et al., *MobileNetV2* (arXiv 1801.04381), section 3.3, table 1.
+    - MobileNetV2: the defaults.
+    - MobileNetV3: `act` relu or hard_swish, `se_features=make_divisible(hidden / 4)`,
+      `se_act=jax.nn.relu`, `se_gate=jax.nn.hard_sigmoid`.
+    - EfficientNet: `act=jax.nn.silu`, `se_features=round(in_features / 4)` (of the block's input).
+
+    hidden = hidden_features
+    expanding = in_features * hidden if expand is not None else 0
+    squeezing = 2 * hidden * se_features
+    biases = hidden + se_features if se is not None else 0
+    norms = 2 * (hidden * (2 if expanding else 1) + out_features)
+    weights = prod(depthwise.conv.kernel_size) * hidden + hidden * out_features
+    params = expanding + weights + squeezing + biases + norms
+    MACs = h * w * expanding + h2 * w2 * weights + squeezing
+
+    Reference: Sandler et al., *MobileNetV2* (arXiv 1801.04381), section 3.3, table 1; Howard et
+    al., *Searching for MobileNetV3* (arXiv 1905.02244), section 5.3; Tan & Le, *EfficientNet*
+    (arXiv 1905.11946), section 4.
 
     >>> from flax import nnx
     >>> import jax.numpy as jnp, efficient_layers as el
     >>> block = el.layers.InvertedResidual(8, 8, expand_ratio=6, rngs=nnx.Rngs(0))
     >>> block(jnp.ones((1, 4, 4, 8))).shape
     (1, 4, 4, 8)
+
+    Raises:
+      ValueError: sizes below 1; an input of wrong rank or channels.
+      TypeError: an input of integers.
     """
 
     def __init__(
@@ -39,10 +63,15 @@ class InvertedResidual(nnx.Module):
         strides: int = 1,
         expand_ratio: float = 6,
         kernel_size: int = 3,
-        act: Callable[[jax.Array], jax.Array] = relu6,
+        act: Activation = relu6,
+        se_ratio: float = 0,
+        se_features: int | None = None,
+        se_act: Activation | None = None,
+        se_gate: Activation = jax.nn.sigmoid,
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         dtype: Any = None,
+        param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         hidden = round(in_features * expand_ratio)
@@ -51,32 +80,39 @@ class InvertedResidual(nnx.Module):
                 "InvertedResidual expects expand_ratio x in_features of at least 1. "
                 f"Got {expand_ratio} x {in_features}."
             )
-        settings: dict[str, Any] = {
-            "momentum": momentum,
-            "epsilon": epsilon,
-            "dtype": dtype,
-            "rngs": rngs,
-        }
+        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        settings: dict[str, Any] = {"momentum": momentum, "epsilon": epsilon, **types}
+        self.hidden_features = hidden
+        self.se_features = round(se_ratio * hidden) if se_features is None else se_features
         self.expand: ConvBNAct | None = nnx.data(None)
         if hidden != in_features:
             self.expand = ConvBNAct(in_features, hidden, 1, act=act, **settings)
         self.depthwise = ConvBNAct(
             hidden, hidden, kernel_size, strides, feature_group_count=hidden, act=act, **settings
         )
+        self.se: SqueezeExcite | None = nnx.data(None)
+        if self.se_features or se_ratio:
+            self.se = SqueezeExcite(
+                hidden, rd_features=self.se_features, act=se_act or act, gate=se_gate, **types
+            )
         self.project = ConvBNAct(hidden, out_features, 1, act=None, **settings)
         self.has_skip = strides == 1 and in_features == out_features
 
     def __call__(
         self, x: Float[Array, "*b h w c"], *, out: dict[str, jax.Array] | None = None
     ) -> Float[Array, "*b h2 w2 o"]:
-        """`out` receives "expand", "depthwise" and "project", each after its activation."""
+        """`out` receives "expand", "depthwise", "se", "project", where there is one."""
         with jax.named_scope("InvertedResidual"):
             named = {}
             y = x
             if self.expand is not None:
                 y = named["expand"] = self.expand(y)
             y = named["depthwise"] = self.depthwise(y)
+            if self.se is not None:
+                y = named["se"] = self.se(y)
             y = named["project"] = self.project(y)
+            if self.has_skip:
+                y = x.astype(y.dtype) + y
         if out is not None:
             out.update(named)
-        return x + y if self.has_skip else y
+        return y

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cards of convolutions that spend fewer numbers than a full one."""
 
+import jax
 from flax import nnx
 
 from efficient_layers import layers
@@ -55,5 +56,41 @@ CARDS = (
             lambda rngs: layers.Conv(64, 64, (5, 5), use_bias=False, rngs=rngs),
         ),
         sides=(Side("3x3, dilation 2 (sees 5x5)", _conv(64, kernel_dilation=2)),),
+    ),
+    Card(
+        name="separable_conv",
+        layers=("SeparableConv",),
+        pays="a full convolution's job at 1 / out + 1 / k^2 of its weights and MACs",
+        x=(4, 28, 28, 192),
+        baseline=Side(
+            "3x3 ConvBNAct 192 -> 192", lambda rngs: layers.ConvBNAct(192, 192, rngs=rngs)
+        ),
+        sides=(
+            Side("Xception's order", lambda rngs: layers.SeparableConv(192, 192, rngs=rngs)),
+            Side(
+                "MobileNetV1's order",
+                lambda rngs: layers.SeparableConv(
+                    192, 192, between=True, act=jax.nn.relu, rngs=rngs
+                ),
+            ),
+        ),
+    ),
+    Card(
+        name="squeeze_excite",
+        layers=("SqueezeExcite",),
+        pays="accuracy for hardly any MACs (the image's mean gates its channels); costs bandwidth",
+        x=(4, 28, 28, 96),
+        baseline=Side(
+            "InvertedResidual 96 -> 96",
+            lambda rngs: layers.InvertedResidual(96, 96, expand_ratio=4, rngs=rngs),
+        ),
+        sides=(
+            Side(
+                "with se_features=24",
+                lambda rngs: layers.InvertedResidual(
+                    96, 96, expand_ratio=4, se_features=24, rngs=rngs
+                ),
+            ),
+        ),
     ),
 )
