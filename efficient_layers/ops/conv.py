@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from efficient_layers.ops import depthwise, grouped, patches, pointwise
+from efficient_layers.ops import depthwise, grouped, patches, pointwise, winograd
 from efficient_layers.ops.lowering import current_lowering
 from efficient_layers.ops.trilinear import Form, convolve
 from efficient_layers.ops.window import Window
@@ -18,6 +18,7 @@ _CPU_FORMS = (
     (grouped.serves, grouped.Grouped),
     (pointwise.serves, pointwise.Pointwise),
     (patches.serves, patches.Patches),
+    (winograd.serves, winograd.Winograd),
 )
 
 
@@ -39,7 +40,8 @@ def conv_general_dilated(
 
     Under the lowering `"cpu"`, channels-last floating-point convolutions of known shape take a form
     that is fast there (depthwise: shifted slices; grouped: one convolution a group; 1x1: matrix
-    product; few channels: patches). Everything else, and every other lowering, is plain XLA.
+    product; few channels: patches; wide 3x3: Winograd's filters). Everything else, and every other
+    lowering, is plain XLA.
 
     Raises:
       ValueError: ranks, channels or groups that do not fit; the message says what was got.
