@@ -33,8 +33,10 @@ from efficient_layers.layers.sparse_linear import SparseLinear
 from efficient_layers.layers.squeeze_excite import SqueezeExcite
 from efficient_layers.layers.standardized_conv import StandardizedConv
 from efficient_layers.layers.tied_linear import tied_linear
+from efficient_layers.ops.activation import hard_sigmoid, hard_swish
 
 __all__ = [
+    "GEGLU",
     "BatchNorm",
     "BlockDiagonalLinear",
     "CPConv",
@@ -45,17 +47,18 @@ __all__ = [
     "DropPath",
     "Fire",
     "Frozen",
-    "GEGLU",
     "GatedLinearUnit",
     "GhostBottleneck",
     "GhostModule",
     "GroupNorm",
+    "HashedLinear",
     "InvertedResidual",
     "KroneckerLinear",
     "LayerNorm",
     "List",
     "LoRALinear",
     "LowRankLinear",
+    "MixtureOfExperts",
     "MonarchLinear",
     "RMSNorm",
     "RepVGGBlock",
@@ -72,6 +75,4 @@ __all__ = [
     "hard_swish",
     "make_divisible",
     "tied_linear",
-    "HashedLinear",
-    "MixtureOfExperts",
 ]
