@@ -4,22 +4,23 @@
     y[n, i, c] = sum_t x[n, s i + d t, c] w[t, c]
 
 XLA's CPU backend runs a grouped convolution one channel at a time (129 ms for 3x3 on 8x56x56x144,
-two cores); the sum of nine slices times per-channel weights is one fused loop over memory (3 ms).
+two cores); the sum of nine slices times per-channel weights is one fused loop over memory (2 ms).
+What then costs most is memory: no array is padded or dilated where that can be avoided.
 """
 
 import functools
-import math
-from dataclasses import dataclass, replace
+import itertools
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from efficient_layers.ops.depthwise_kernel import kernel_gradient
 from efficient_layers.ops.trilinear import Form
 from efficient_layers.ops.window import Window
 
 MAX_TAPS = 64
-IMAGES_AT_ONCE = 16  # as many as keep the accumulators of a row in cache
 
 
 def serves(window: Window) -> bool:
@@ -30,82 +31,111 @@ def serves(window: Window) -> bool:
 
 @dataclass(frozen=True)
 class Depthwise(Form):
-    """Shifted slices forward and back; the kernel's gradient row by row."""
+    """Shifted slices forward and back; the kernel's gradient some rows at a time."""
 
     @property
     def multiplier(self) -> int:
         return self.window.w[-1] // self.window.x[-1]
 
     def forward(self, x: jax.Array, w: jax.Array) -> jax.Array:
-        return _sum_of_slices(self.window, _repeat(x, self.multiplier), w)
+        return _convolve(self.window, _repeat(x, self.multiplier), w)
 
     def input_gradient(self, w: jax.Array, g: jax.Array) -> jax.Array:
         flipped = lax.rev(w, range(len(self.window.kernel)))
-        dx = _sum_of_slices(self.window.transposed(), g, flipped)
+        dx = _convolve(self.window.transposed(), g, flipped)
         if self.multiplier == 1:
             return dx
         return dx.reshape(*self.window.x, self.multiplier).sum(-1)
 
     def kernel_gradient(self, x: jax.Array, g: jax.Array) -> jax.Array:
-        wide = _wide(x.dtype)
-        padded = self.window.pad(_repeat(x, self.multiplier)).astype(wide)
-        sums = _kernel_sums if len(self.window.kernel) == 1 else _kernel_sums_by_row
-        return sums(self.window, padded, g.astype(wide)).reshape(self.window.w).astype(g.dtype)
+        return kernel_gradient(self.window, _repeat(x, self.multiplier), g)
 
     def map_members(self, function, *operands):
         return jax.vmap(function)(*operands)
-
-
-def _wide(dtype):
-    """At least float32; `jnp.promote_types` refuses bfloat16 under strict promotion."""
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
 def _repeat(x, multiplier):
     return x if multiplier == 1 else jnp.repeat(x, multiplier, axis=-1)
 
 
-def _sum_of_slices(window, x, w):
-    wide = _wide(x.dtype)
+def _convolve(window, x, w):
+    wide = jnp.promote_types(x.dtype, jnp.float32)
     w = w.astype(wide)
+    if all(d == 1 for d in window.x_dilation):
+        return _in_parts(window, x, w)
+    if all(s == 1 for s in window.strides):
+        return _by_phase(window, x, w)
+    return _sum_of_slices(window, x, w)
+
+
+def _sum_of_slices(window, x, w):
     parts = window.slices(window.pad(x), window.y[1:-1])
-    products = (part.astype(wide) * w[(*tap, 0)] for tap, part in parts)
+    products = (part.astype(w.dtype) * w[(*tap, 0)] for tap, part in parts)
     return functools.reduce(jnp.add, products).astype(x.dtype)
 
 
-def _kernel_sums(window, padded, g):
-    axes = tuple(range(g.ndim - 1))
-    return jnp.stack([(p * g).sum(axes) for _, p in window.slices(padded, g.shape[1:-1])])
+def _in_parts(window, x, w, axis=0):
+    """The middle of y from x itself; only its edges, which see padding, from padded strips of x.
 
-
-def _kernel_sums_by_row(window, padded, g):
-    """A row of y at a time, its products added elementwise to an accumulator: (*k, c).
-
-    A product and its sum in one fusion run column by column with strides; whole rows run over
-    contiguous memory, on both cores (9 ms for 24 on 16x56x56x144). At unit stride (w c) is one
-    axis, which keeps the inner loop long where channels are few (10 ms for 28 on 16x112x112x32).
+    XLA fuses the concatenation with the sums. A padded copy of x costs as much as the convolution
+    (8x28x28x192: 0.7 ms for 1.4), and its fresh pages more (8x112x112x96, stride 2: 2.6 for 16).
     """
-    n, h, *out, c = g.shape
-    dilation, stride = window.w_dilation[0], window.strides[0]
-    inner = replace(window, w=window.w[1:], strides=window.strides[1:])
-    inner = replace(inner, w_dilation=window.w_dilation[1:])
-    sums = [window.kernel[0], *out, c]
-    if inner.strides[-1] == 1:
-        padded, g = (a.reshape(*a.shape[:-2], -1) for a in (padded, g))
-        inner = replace(inner, w_dilation=(*inner.w_dilation[:-1], inner.w_dilation[-1] * c))
-        out = [*out[:-1], out[-1] * c]
-    images = math.gcd(n, IMAGES_AT_ONCE)
+    if axis == len(window.kernel):
+        return _sum_of_slices(window, x, w)
+    first, end = window.reach(axis, 0)[0], window.reach(axis, window.kernel[axis] - 1)[1]
+    size = window.y[1 + axis]
+    if 2 * (end - first) <= size:
+        return _sum_of_slices(window, x, w)
+    parts = []
+    for lo, hi in ((0, first), (first, end), (end, size)):
+        if lo < hi:
+            part, start, stop = window.part(axis, lo, hi)
+            strip = lax.slice_in_dim(x, start, stop, axis=1 + axis)
+            middle = lo == first
+            parts.append(
+                _in_parts(part, strip, w, axis + 1) if middle else _sum_of_slices(part, strip, w)
+            )
+    return jnp.concatenate(parts, 1 + axis)
 
-    def add_row(sums, i):
-        image, y = i // h * images, i % h
-        rows = lax.dynamic_slice_in_dim(padded, image, images)
-        rows = lax.dynamic_slice_in_dim(rows, y * stride, window.extent[0], axis=1)[:, ::dilation]
-        row = lax.dynamic_slice_in_dim(lax.dynamic_slice_in_dim(g, image, images), y, 1, axis=1)
-        parts = inner.slices(rows, tuple(out), leading=2)
-        return [total + part * row for total, (_, part) in zip(sums, parts, strict=True)], None
 
-    zeros = jnp.zeros((images, window.kernel[0], *g.shape[2:]), g.dtype)
-    start = [zeros] * math.prod(inner.kernel)
-    totals, _ = lax.scan(add_row, start, jnp.arange(n // images * h))
-    axes = (0, *range(2, len(sums)))
-    return jnp.stack([total.reshape(images, *sums).sum(axes) for total in totals], axis=1)
+def _by_phase(window, x, w):
+    """Input dilation s (the gradient of stride s) without its zeros: s outputs, one a phase.
+
+    Output s m + a reads x[m + offset] for the taps t with a + d t - lo = s offset. Interleaving is
+    part of the same loop (8x112x112x96 -> s = 2: 12 ms for 27).
+    """
+    taps = [_taps_by_phase(window, axis) for axis in range(len(window.kernel))]
+    lengths = [-(-size // s) for size, s in zip(window.y[1:-1], window.x_dilation, strict=True)]
+    config, starts = [], []
+    for phases, size, length in zip(taps, window.x[1:-1], lengths, strict=True):
+        offsets = [offset for phase in phases for _, offset in phase]
+        starts.append(max(0, -min(offsets)))
+        config.append((starts[-1], max(0, max(offsets) + length - size), 0))
+    padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)])
+
+    def phase(chosen):
+        terms = []
+        for pairs in itertools.product(*chosen):
+            begin = [start + offset for (_, offset), start in zip(pairs, starts, strict=True)]
+            index = tuple(slice(b, b + n) for b, n in zip(begin, lengths, strict=True))
+            tap = tuple(t for t, _ in pairs)
+            terms.append(padded[(slice(None), *index)].astype(w.dtype) * w[(*tap, 0)])
+        zero = jnp.zeros((x.shape[0], *lengths, x.shape[-1]), w.dtype)
+        return functools.reduce(jnp.add, terms, *(() if terms else (zero,))).astype(x.dtype)
+
+    def stacked(axis, chosen):
+        if axis == len(taps):
+            return phase(chosen)
+        return jnp.stack([stacked(axis + 1, (*chosen, p)) for p in taps[axis]], axis=2 + axis)
+
+    interleaved = stacked(0, ())
+    sizes = [n * s for n, s in zip(lengths, window.x_dilation, strict=True)]
+    y = interleaved.reshape(x.shape[0], *sizes, x.shape[-1])
+    return lax.slice(y, [0] * y.ndim, (*y.shape[:1], *window.y[1:-1], *y.shape[-1:]))
+
+
+def _taps_by_phase(window, axis):
+    """For each phase of an axis: the (tap, offset) that reach a value of x and not a zero."""
+    s, d, lo = window.x_dilation[axis], window.w_dilation[axis], window.padding[axis][0]
+    positions = [(tap, tap * d - lo) for tap in range(window.kernel[axis])]
+    return [[(t, (a + p) // s) for t, p in positions if (a + p) % s == 0] for a in range(s)]

@@ -70,6 +70,25 @@ class Window:
             x_dilation=self.strides,
         )
 
+    def reach(self, axis: int, tap: int) -> tuple[int, int]:
+        """Outputs lo..hi along a spatial axis whose `tap` falls inside x (x not dilated)."""
+        offset = self.padding[axis][0] - tap * self.w_dilation[axis]
+        stride = self.strides[axis]
+        lo = max(0, -(-offset // stride))
+        hi = min(self.y[1 + axis], (self.x[1 + axis] - 1 + offset) // stride + 1)
+        return lo, max(lo, hi)
+
+    def part(self, axis: int, lo: int, hi: int) -> tuple["Window", int, int]:
+        """The window of outputs lo..hi along an axis, and start and end of the x that it reads."""
+        size = self.x[1 + axis]
+        first = lo * self.strides[axis] - self.padding[axis][0]
+        last = (hi - 1) * self.strides[axis] - self.padding[axis][0] + self.extent[axis]
+        start, end = (min(max(i, 0), size) for i in (first, last))
+        x, padding = list(self.x), list(self.padding)
+        x[1 + axis] = end - start
+        padding[axis] = (start - first, last - end)
+        return replace(self, x=tuple(x), padding=tuple(padding)), start, end
+
     def pad(self, x: jax.Array) -> jax.Array:
         """x with its padding and dilation written out as zeros."""
         spatial = zip(self.padding, self.x_dilation, strict=True)
