@@ -12,6 +12,8 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from efficient_layers.layers.conv_bn_act import ConvBNAct
+from efficient_layers.layers.make_divisible import make_divisible
+from efficient_layers.layers.squeeze_excite import SqueezeExcite
 
 
 class GhostModule(nnx.Module):
@@ -93,10 +95,12 @@ class GhostModule(nnx.Module):
 
 
 class GhostBottleneck(nnx.Module):
-    """y = contract(depthwise(expand(x))) + shortcut(x): Ghost modules for the 1x1 ones.
+    """y = contract(se(depthwise(expand(x)))) + shortcut(x), 1x1 convolutions as Ghost modules.
 
     `expand` goes to `hidden_features` with activation, `contract` to `out_features` without.
-    `depthwise` (no activation) is there with strides above 1 alone, else None. The shortcut is the
+    `depthwise` (no activation) is there with strides above 1 alone, else None. `se` squeezes to
+    make_divisible(se_ratio x hidden, 4) channels and has the gate hard_sigmoid; None with se_ratio
+    0. The shortcut is the
     input itself where strides = 1 and in_features = out_features (both attributes None), else
     shortcut_project(shortcut_depthwise(x)), without activations.
 
@@ -108,13 +112,15 @@ class GhostBottleneck(nnx.Module):
     down = (taps + 2) * hidden_features if strides > 1 else 0
     skips = strides == 1 and in_features == out_features
     branch = 0 if skips else in_features * (taps + 2 + out_features) + 2 * out_features
-    params = wide + narrow + down + branch
+    squeezing = 2 * hidden_features * se_features
+    biases = hidden_features + se_features if se_features else 0
+    params = wide + narrow + down + branch + squeezing + biases
     skip = 0 if skips else in_features * (taps + out_features)
     inner = last * (hidden_features + 9) + (taps * hidden_features if strides > 1 else 0)
-    MACs = h * w * half * (in_features + 9) + h2 * w2 * (inner + skip)
+    MACs = h * w * half * (in_features + 9) + h2 * w2 * (inner + skip) + squeezing
 
-    Reference: Han et al., *GhostNet* (arXiv 1911.11907), section 3.2, figure 3, without the
-    squeeze-and-excite that some of its stages have before `contract`.
+    Reference: Han et al., *GhostNet* (arXiv 1911.11907), section 3.2, figure 3; squeeze-and-
+    excite as in the authors' code.
 
     >>> from flax import nnx
     >>> import jax.numpy as jnp, efficient_layers as el
@@ -136,19 +142,15 @@ class GhostBottleneck(nnx.Module):
         strides: int = 1,
         kernel_size: int = 3,
         act: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+        se_ratio: float = 0,
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        settings: dict[str, Any] = {
-            "momentum": momentum,
-            "epsilon": epsilon,
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-            "rngs": rngs,
-        }
+        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        settings: dict[str, Any] = {"momentum": momentum, "epsilon": epsilon, **types}
 
         def depthwise(features: int) -> ConvBNAct:
             return ConvBNAct(
@@ -165,6 +167,15 @@ class GhostBottleneck(nnx.Module):
         self.depthwise: ConvBNAct | None = nnx.data(None)
         if strides > 1:
             self.depthwise = depthwise(hidden_features)
+        self.se_features = make_divisible(se_ratio * hidden_features, 4) if se_ratio else 0
+        self.se: SqueezeExcite | None = nnx.data(None)
+        if self.se_features:
+            self.se = SqueezeExcite(
+                hidden_features,
+                rd_features=self.se_features,
+                gate=jax.nn.hard_sigmoid,
+                **types,
+            )
         self.contract = GhostModule(hidden_features, out_features, act=None, **settings)
         self.shortcut_depthwise: ConvBNAct | None = nnx.data(None)
         self.shortcut_project: ConvBNAct | None = nnx.data(None)
@@ -175,17 +186,20 @@ class GhostBottleneck(nnx.Module):
     def __call__(
         self, x: Float[Array, "*b h w c"], *, out: dict[str, jax.Array] | None = None
     ) -> Float[Array, "*b h2 w2 o"]:
-        """`out` receives "expand", "contract" and, if there, "depthwise" and "shortcut"."""
+        """`out` receives "expand", "depthwise", "se", "contract", "shortcut": those that it has."""
         with jax.named_scope("GhostBottleneck"):
             named = {"expand": self.expand(x)}
             y = named["expand"]
             if self.depthwise is not None:
                 y = named["depthwise"] = self.depthwise(y)
+            if self.se is not None:
+                y = named["se"] = self.se(y)
             y = named["contract"] = self.contract(y)
             shortcut = x
             if self.shortcut_depthwise is not None and self.shortcut_project is not None:
                 shortcut = self.shortcut_project(self.shortcut_depthwise(x))
                 named["shortcut"] = shortcut
+            y = y + shortcut.astype(y.dtype)
         if out is not None:
             out.update(named)
-        return y + shortcut.astype(y.dtype)
+        return y

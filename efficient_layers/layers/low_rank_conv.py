@@ -40,24 +40,27 @@ class LowRankConv(nnx.Module):
     @classmethod
     def _like(cls, conv: nnx.Conv, factors: NamedTuple, **ranks: Any) -> Self:
         """A layer with the settings and the bias of `conv`, its kernels from `factors`, by name."""
-        layer = cls(
-            conv.in_features,
-            conv.out_features,
-            conv.kernel_size,
-            conv.strides or 1,
-            kernel_dilation=conv.kernel_dilation or 1,
-            padding=conv.padding,
-            use_bias=conv.bias is not None,
-            dtype=conv.dtype,
-            param_dtype=conv.param_dtype,
-            rngs=nnx.Rngs(0),
-            **ranks,
-        )  # type: ignore[call-arg]
+
+        def made() -> Self:
+            return cls(
+                conv.in_features,
+                conv.out_features,
+                conv.kernel_size,
+                conv.strides or 1,
+                kernel_dilation=conv.kernel_dilation or 1,
+                padding=conv.padding,
+                use_bias=conv.bias is not None,
+                dtype=conv.dtype,
+                param_dtype=conv.param_dtype,
+                rngs=nnx.Rngs(0),
+                **ranks,
+            )  # type: ignore[call-arg]
+
+        layer = nnx.eval_shape(made)  # every parameter is replaced: none is drawn
         for name, kernel in factors._asdict().items():
-            param = getattr(layer, name).kernel
-            param[...] = jnp.asarray(kernel, param[...].dtype)
+            getattr(layer, name).kernel = nnx.Param(jnp.asarray(kernel, conv.param_dtype))
         if conv.bias is not None:
-            getattr(layer, cls.parts[-1]).bias[...] = conv.bias[...]
+            getattr(layer, cls.parts[-1]).bias = nnx.Param(jnp.array(conv.bias[...]))
         return layer
 
 

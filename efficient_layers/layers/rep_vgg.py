@@ -113,15 +113,19 @@ class RepVGGBlock(nnx.Module):
         Exact up to rounding (about 1e-6 of the largest output in float32). This block stays as it
         is. Of a re-parameterised block, a copy.
         """
-        plain = RepVGGBlock(
-            *self.sizes,
-            feature_group_count=self.feature_group_count,
-            act=self.act,
-            reparameterised=True,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            rngs=nnx.Rngs(0),
-        )
+
+        def made() -> RepVGGBlock:
+            return RepVGGBlock(
+                *self.sizes,
+                feature_group_count=self.feature_group_count,
+                act=self.act,
+                reparameterised=True,
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                rngs=nnx.Rngs(0),
+            )
+
+        plain = nnx.eval_shape(made)  # both parameters are replaced: none is drawn
         kernel, bias = self._kernel_and_bias()
         assert plain.conv is not None
         plain.conv.kernel = nnx.Param(kernel.astype(self.param_dtype))

@@ -38,9 +38,7 @@ def new(layer, rank, kernel_size=(3, 2)):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
         {"strides": 2, "padding": "VALID", "use_bias": False},
-        {"strides": (2, 1), "padding": 1, "kernel_dilation": 2},
         {"padding": [(2, 0), (1, 3)], "kernel_dilation": (1, 2)},
         {"strides": 3, "padding": "SAME"},
         {"padding": "CIRCULAR"},

@@ -21,7 +21,6 @@ def numbers(module):
 @pytest.mark.parametrize(
     ("sizes", "options"),
     [
-        ((8, 8), {}),
         ((8, 8), {"feature_group_count": 4}),
         ((8, 12), {"feature_group_count": 2}),
         ((8, 12, 5, 2), {"act": None}),

@@ -6,6 +6,7 @@ import numpy as np
 from efficient_layers import layers
 from tests.layers import numpy_layers
 from tests.layers.case import Case
+from tests.layers.cases.squeeze_excite import expected as squeeze_excite
 
 
 def module_expected(module, x):
@@ -18,6 +19,8 @@ def bottleneck_expected(module, x):
     y = module_expected(module.expand, x)
     if module.depthwise is not None:
         y = numpy_layers.conv_bn_act(module.depthwise, y)
+    if module.se is not None:
+        y = squeeze_excite(module.se, y)
     shortcut = x
     if module.shortcut_depthwise is not None:
         for part in (module.shortcut_depthwise, module.shortcut_project):
@@ -46,10 +49,10 @@ CASES = [
     Case(
         layers.GhostBottleneck,
         (4, 7, 6),
-        {"strides": 2, "kernel_size": 5},
+        {"strides": 2, "kernel_size": 5, "se_ratio": 0.5},
         x=(2, 7, 6, 4),
         y=(2, 4, 3, 6),
-        name="stride 2, odd width",
+        name="stride 2, odd width, squeeze-excite",
         oracle=bottleneck_expected,
     ),
 ]
