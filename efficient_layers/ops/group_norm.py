@@ -7,7 +7,8 @@ E over a group's positions and channels. Reducing x reshaped to (..., groups, c 
 XLA's CPU backend an inner loop of c / groups numbers; here each reading of x runs over whole rows
 of channels, and what remains is a number a channel: 4.5 ms for 9.7 forward, 9.0 for 14.2 with the
 gradient (8x56x56x96, 32 groups, float32, 2 cores). Autodiff of this form is as fast as a derivative
-in closed form (8.6).
+in closed form (8.6). A mean of 10,000 deviations costs three digits (an error of 1e-3, the rounding
+of the mean); to centre twice, or to shift by an element first, would take 1.4 times as long.
 """
 
 import math

@@ -96,7 +96,7 @@ def test_every_application_draws_anew():
     shared = layers.SharedStack(
         lambda rngs: Block(0.5, rngs=rngs), 8, groups=2, pattern="cycle", rngs=nnx.Rngs(0)
     )
-    x = jnp.ones((256, 6))
+    x = jnp.tile(X[:1], (256, 1))
     y = np.asarray(jax.jit(lambda key: shared(x, rngs=nnx.Rngs(dropout=key)))(jax.random.key(1)))
     # Equal rows with 8 coins each: 2^8 paths, of which 256 rows see far more than two.
     assert len(np.unique(y.round(4), axis=0)) > 100

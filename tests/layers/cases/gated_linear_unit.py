@@ -40,8 +40,8 @@ def oracle(act):
     return expected
 
 
-def case(layer, act, name="", args=(4, 6), x=(2, 3, 4), y=(2, 3, 4), **kwargs):
-    return Case(layer, args, kwargs, x=x, y=y, name=name, oracle=oracle(act))
+def case(layer, formula, name="", args=(4, 6), x=(2, 3, 4), y=(2, 3, 4), **kwargs):
+    return Case(layer, args, kwargs, x=x, y=y, name=name, oracle=oracle(formula))
 
 
 CASES = [
