@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolution over few channels (a stem): slices side by side, then a matrix product."""
+"""Convolution over few channels (a stem): slices side by side, then a matrix product.
+
+A stem's 27 numbers are so few that the product runs as a fused loop over the slices (see thin.py).
+"""
 
 from dataclasses import dataclass
 
@@ -7,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from efficient_layers.ops.thin import is_thin, thin_dot
 from efficient_layers.ops.trilinear import Form
 from efficient_layers.ops.window import Window
 
@@ -25,8 +29,10 @@ class Patches(Form):
     """y[p, o] = patches[p, (t, c)] w[(t, c), o]; the gradient of the input is left to XLA."""
 
     def forward(self, x: jax.Array, w: jax.Array) -> jax.Array:
-        rows = self._patches(x)
-        y = lax.dot(rows, w.reshape(-1, w.shape[-1]), precision=self.window.precision)
+        w = w.reshape(-1, w.shape[-1])
+        if is_thin(*w.shape):
+            return thin_dot((p[..., c] for p in self._parts(x) for c in range(x.shape[-1])), w)
+        y = lax.dot(self._patches(x), w, precision=self.window.precision)
         return y.reshape(self.window.y)
 
     def kernel_gradient(self, x: jax.Array, g: jax.Array) -> jax.Array:
@@ -35,8 +41,9 @@ class Patches(Form):
         dw = lax.dot_general(rows, g, contract, precision=self.window.precision)
         return dw.reshape(self.window.w)
 
+    def _parts(self, x):
+        return [part for _, part in self.window.slices(self.window.pad(x), self.window.y[1:-1])]
+
     def _patches(self, x):
-        padded = self.window.pad(x)
-        parts = [part for _, part in self.window.slices(padded, self.window.y[1:-1])]
-        patches = jnp.concatenate(parts, axis=-1)
+        patches = jnp.concatenate(self._parts(x), axis=-1)
         return patches.reshape(-1, patches.shape[-1])
