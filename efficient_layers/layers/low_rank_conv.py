@@ -41,7 +41,7 @@ class LowRankConv(nnx.Module):
     def _like(cls, conv: nnx.Conv, factors: NamedTuple, **ranks: Any) -> Self:
         """A layer with the settings and the bias of `conv`, its kernels from `factors`, by name."""
 
-        def made() -> Self:
+        def made() -> Any:
             return cls(
                 conv.in_features,
                 conv.out_features,

@@ -135,7 +135,8 @@ class RepVGGBlock(nnx.Module):
     def _kernel_and_bias(self) -> tuple[jax.Array, jax.Array]:
         """The branches' kernels, BatchNorm folded in, added around the centre of k x k."""
         if self.conv is not None:
-            return self.conv.kernel[...], self.conv.bias[...]
+            assert self.conv.bias is not None
+            return jnp.array(self.conv.kernel[...]), jnp.array(self.conv.bias[...])
         assert self.conv_kxk is not None
         assert self.conv_1x1 is not None
         kernel, bias = _folded(self.conv_kxk.conv.kernel[...], self.conv_kxk.bn)
@@ -152,6 +153,6 @@ class RepVGGBlock(nnx.Module):
 
 
 def _folded(kernel: jax.Array, bn: BatchNorm) -> tuple[jax.Array, jax.Array]:
-    return fold_batch_norm(
-        kernel, bn.mean[...], bn.var[...], bn.scale[...], bn.bias[...], epsilon=bn.epsilon
-    )
+    scale = None if bn.scale is None else bn.scale[...]
+    bias = None if bn.bias is None else bn.bias[...]
+    return fold_batch_norm(kernel, bn.mean[...], bn.var[...], scale, bias, epsilon=bn.epsilon)
