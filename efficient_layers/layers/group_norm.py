@@ -75,8 +75,8 @@ class GroupNorm(nnx.GroupNorm):
         """The axes of statistics besides the channels; None is the default."""
         if self.reduction_axes is None:
             return None
-        axes = self.reduction_axes
-        axes = {axis % rank for axis in ((axes,) if isinstance(axes, int) else axes)}
+        given = self.reduction_axes
+        axes = {axis % rank for axis in ((given,) if isinstance(given, int) else given)}
         return sorted(axes - {rank - 1})
 
     def _check(self, x):

@@ -98,8 +98,9 @@ def test_every_application_draws_anew():
     )
     x = jnp.tile(X[:1], (256, 1))
     y = np.asarray(jax.jit(lambda key: shared(x, rngs=nnx.Rngs(dropout=key)))(jax.random.key(1)))
-    # Equal rows with 8 coins each: 2^8 paths, of which 256 rows see far more than two.
-    assert len(np.unique(y.round(4), axis=0)) > 100
+    # A row's output is its word of kept layers: abababab has 88 distinct subsequences. The same
+    # coins in every repetition would leave 4 of them, the same for a and b in one repetition 5.
+    assert 40 < len(np.unique(y.round(4), axis=0)) <= 88
     with pytest.raises(ValueError, match=r"needs a key. Got rngs=None"):
         shared(x)
     shared.eval()
