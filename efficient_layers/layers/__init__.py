@@ -5,12 +5,16 @@ from flax.nnx import List
 
 from efficient_layers.layers.batch_norm import BatchNorm
 from efficient_layers.layers.block_diagonal_linear import BlockDiagonalLinear
+from efficient_layers.layers.blur_pool import BlurPool
+from efficient_layers.layers.causal_conv import CausalConv
 from efficient_layers.layers.conv import Conv
 from efficient_layers.layers.conv_bn_act import ConvBNAct
 from efficient_layers.layers.conv_next_block import ConvNeXtBlock
+from efficient_layers.layers.crelu import CReLU
 from efficient_layers.layers.depthwise_conv import DepthwiseConv
 from efficient_layers.layers.drop_path import DropPath
 from efficient_layers.layers.fire import Fire
+from efficient_layers.layers.fused_mb_conv import FusedMBConv
 from efficient_layers.layers.gated_linear_unit import GEGLU, GatedLinearUnit, SwiGLU
 from efficient_layers.layers.ghost import GhostBottleneck, GhostModule
 from efficient_layers.layers.group_norm import GroupNorm
@@ -24,6 +28,7 @@ from efficient_layers.layers.low_rank_linear import LowRankLinear
 from efficient_layers.layers.make_divisible import make_divisible
 from efficient_layers.layers.mixture_of_experts import MixtureOfExperts
 from efficient_layers.layers.monarch_linear import MonarchLinear
+from efficient_layers.layers.p4_conv import P4Conv
 from efficient_layers.layers.rep_vgg import RepVGGBlock
 from efficient_layers.layers.rms_norm import RMSNorm
 from efficient_layers.layers.separable_conv import SeparableConv
@@ -36,10 +41,12 @@ from efficient_layers.layers.tied_linear import tied_linear
 from efficient_layers.ops.activation import hard_sigmoid, hard_swish
 
 __all__ = [
-    "GEGLU",
     "BatchNorm",
     "BlockDiagonalLinear",
+    "BlurPool",
     "CPConv",
+    "CReLU",
+    "CausalConv",
     "Conv",
     "ConvBNAct",
     "ConvNeXtBlock",
@@ -47,6 +54,8 @@ __all__ = [
     "DropPath",
     "Fire",
     "Frozen",
+    "FusedMBConv",
+    "GEGLU",
     "GatedLinearUnit",
     "GhostBottleneck",
     "GhostModule",
@@ -60,6 +69,7 @@ __all__ = [
     "LowRankLinear",
     "MixtureOfExperts",
     "MonarchLinear",
+    "P4Conv",
     "RMSNorm",
     "RepVGGBlock",
     "SeparableConv",

@@ -27,8 +27,8 @@ class InvertedResidual(nnx.Module):
     round(se_ratio x hidden), and with 0 there is none. It takes `act` unless given `se_act`.
 
     - MobileNetV2: the defaults.
-    - MobileNetV3: `act` relu or hard_swish, `se_features=make_divisible(hidden / 4)`,
-      `se_act=jax.nn.relu`, `se_gate=jax.nn.hard_sigmoid`.
+    - MobileNetV3: `act` relu or `ops.hard_swish`, `se_features=make_divisible(hidden / 4)`,
+      `se_act=jax.nn.relu`, `se_gate=ops.hard_sigmoid`.
     - EfficientNet: `act=jax.nn.silu`, `se_features=round(in_features / 4)` (of the block's input).
 
     hidden = hidden_features

@@ -22,7 +22,7 @@ class SqueezeExcite(nnx.Module):
     MACs = 2 * in_features * rd_features
 
     Reference: Hu et al., *Squeeze-and-Excitation Networks* (arXiv 1709.01507), section 3; names and
-    rounding are timm's for EfficientNet and MobileNetV3 (`gate=jax.nn.hard_sigmoid`). The paper's
+    rounding are timm's for EfficientNet and MobileNetV3 (`gate=ops.hard_sigmoid`). The paper's
     ratio is 1 / 16, and its layers have no bias in section 3 but in the authors' code.
 
     >>> from flax import nnx

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from efficient_layers import ops
 from efficient_layers.layers import InvertedResidual, SqueezeExcite, make_divisible
 from tests.layers import torch_weights
 
@@ -83,10 +84,10 @@ def test_mobilenet_v3s_block_is_timms(strides):
         kernel_size=5,
         strides=strides,
         expand_ratio=3,
-        act=jax.nn.hard_swish,
+        act=ops.hard_swish,
         se_features=make_divisible(24 / 4),
         se_act=jax.nn.relu,
-        se_gate=jax.nn.hard_sigmoid,
+        se_gate=ops.hard_sigmoid,
         rngs=nnx.Rngs(0),
     )
     order = torch_weights.parts(ours.expand, ours.depthwise, ours.se, ours.project)

@@ -17,6 +17,18 @@ def _conv(features: int, **kwargs):
     return make
 
 
+def _causal(**kwargs):
+    def make(rngs: nnx.Rngs) -> nnx.Module:
+        return layers.CausalConv(256, 256, 4, use_bias=False, rngs=rngs, **kwargs)
+
+    return make
+
+
+def _fold_orientations(x: jax.Array) -> jax.Array:
+    """b h w r c -> b h w (r c): what an ordinary convolution takes."""
+    return x.reshape(*x.shape[:-2], -1)
+
+
 CARDS = (
     Card(
         name="depthwise_conv",
@@ -92,5 +104,72 @@ CARDS = (
                 ),
             ),
         ),
+    ),
+    Card(
+        name="fused_mb_conv",
+        layers=("FusedMBConv",),
+        pays="early stages on matrix units: one dense convolution for a wide 1x1 and a depthwise",
+        x=(4, 56, 56, 24),
+        baseline=Side(
+            "InvertedResidual 24 -> 24",
+            lambda rngs: layers.InvertedResidual(24, 24, expand_ratio=4, rngs=rngs),
+        ),
+        sides=(Side("FusedMBConv", lambda rngs: layers.FusedMBConv(24, 24, rngs=rngs)),),
+    ),
+    Card(
+        name="blur_pool",
+        layers=("BlurPool",),
+        pays="predictions that do not flip when the image shifts by a pixel; no saving of time",
+        x=(4, 56, 56, 96),
+        baseline=Side(
+            "3x3 depthwise, stride 2",
+            lambda rngs: layers.DepthwiseConv(96, strides=2, use_bias=False, rngs=rngs),
+        ),
+        sides=(
+            Side("Tri-3", lambda rngs: layers.BlurPool(3)),
+            Side("Bin-5", lambda rngs: layers.BlurPool(5)),
+        ),
+    ),
+    Card(
+        name="causal_conv",
+        layers=("CausalConv",),
+        pays="sequences at linear cost, trained at all positions at once",
+        x=(4, 512, 256),
+        baseline=Side("CausalConv 256 -> 256, k = 4", _causal()),
+        sides=(
+            Side("8 groups", _causal(feature_group_count=8)),
+            Side("depthwise", _causal(feature_group_count=256)),
+        ),
+    ),
+    Card(
+        name="crelu",
+        layers=("CReLU",),
+        pays="first layers: half of the convolution before it",
+        x=(4, 56, 56, 64),
+        baseline=Side(
+            "3x3 ConvBNAct 64 -> 64",
+            lambda rngs: layers.ConvBNAct(64, 64, act=jax.nn.relu, rngs=rngs),
+        ),
+        sides=(
+            Side(
+                "3x3 ConvBNAct 64 -> 32, CReLU",
+                lambda rngs: nnx.Sequential(
+                    layers.ConvBNAct(64, 32, act=None, rngs=rngs), layers.CReLU(32)
+                ),
+            ),
+        ),
+    ),
+    Card(
+        name="p4_conv",
+        layers=("P4Conv",),
+        pays="images without an upright direction: a quarter of the weights, exact under turns",
+        x=(4, 28, 28, 4, 32),
+        baseline=Side(
+            "3x3 Conv 128 -> 128",
+            lambda rngs: nnx.Sequential(
+                _fold_orientations, layers.Conv(128, 128, (3, 3), rngs=rngs)
+            ),
+        ),
+        sides=(Side("P4Conv 4 x 32 -> 4 x 32", lambda rngs: layers.P4Conv(32, 32, rngs=rngs)),),
     ),
 )
