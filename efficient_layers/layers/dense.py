@@ -51,8 +51,7 @@ class Dense(nnx.Module):
 
     def merge(self) -> nnx.Linear:
         """An `nnx.Linear` with the same outputs, to rounding."""
-        bias = () if self.bias is None else (self.bias[...],)
-        kernel, *bias = promote_dtype((self._kernel(*self._weights()), *bias), dtype=None)
+        kernel = self._kernel(*self._weights())
         return nnx.Linear(
             self.in_features,
             self.out_features,
@@ -60,23 +59,25 @@ class Dense(nnx.Module):
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             kernel_init=lambda key, shape, dtype: kernel.astype(dtype),
-            bias_init=lambda key, shape, dtype: jnp.array(bias[0], dtype),
+            bias_init=lambda key, shape, dtype: jnp.array(self.bias[...], dtype),
             rngs=nnx.Rngs(0),
         )
 
     def _weights(self) -> tuple[jax.Array, ...]:
         raise NotImplementedError
 
-    def _map(self, rows: jax.Array, *weights: jax.Array) -> jax.Array:
+    # `*args: Any, **kwargs: Any`: a subclass names its own weights.
+    def _map(self, *args: Any, **kwargs: Any) -> jax.Array:
         raise NotImplementedError
 
-    def _kernel(self, *weights: jax.Array) -> jax.Array:
+    def _kernel(self, *args: Any, **kwargs: Any) -> jax.Array:
         raise NotImplementedError
 
     def _apply(self, x: jax.Array, *extra: jax.Array) -> jax.Array:
         self._check(x)
         bias = None if self.bias is None else self.bias[...]
-        x, bias, *weights = promote_dtype((x, bias, *self._weights()), dtype=self.dtype)
+        arrays: Any = promote_dtype((x, bias, *self._weights()), dtype=self.dtype)
+        x, bias, *weights = arrays
         y = self._map(x.reshape(-1, self.in_features), *weights, *extra)
         y = y.reshape(*x.shape[:-1], self.out_features)
         return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
@@ -93,8 +94,9 @@ class Dense(nnx.Module):
     @classmethod
     def _like(cls, linear: nnx.Linear, weights: dict[str, Any], **settings: Any) -> Self:
         """A layer of `linear`'s sizes, dtypes and bias, with `weights` by attribute."""
+        make: Any = cls
         layer = nnx.eval_shape(
-            lambda: cls(
+            lambda: make(
                 linear.in_features,
                 linear.out_features,
                 **settings,

@@ -130,7 +130,14 @@ class LoRALinear(Dense):
     def _weights(self) -> tuple[jax.Array, ...]:
         return self.kernel[...], self.lora_a[...], self.lora_b[...]
 
-    def _map(self, rows, kernel, a, b, keep=None):
+    def _map(
+        self,
+        rows: jax.Array,
+        kernel: jax.Array,
+        a: jax.Array,
+        b: jax.Array,
+        keep: jax.Array | None = None,
+    ) -> jax.Array:
         seen = rows
         if keep is not None:
             seen = jnp.where(keep, rows / (1 - self.dropout_rate), 0)

@@ -136,8 +136,9 @@ class MixtureOfExperts(nnx.Module):
 
     def _experts(self, x: jax.Array, routing: Routing) -> jax.Array:
         weights = (self.up, self.down, self.up_bias, self.down_bias)
-        arrays = (None if w is None else w[...] for w in weights)
-        x, up, down, up_bias, down_bias = promote_dtype((x, *arrays), dtype=self.dtype)
+        values = (None if w is None else w[...] for w in weights)
+        arrays: Any = promote_dtype((x, *values), dtype=self.dtype)
+        x, up, down, up_bias, down_bias = arrays
         capacity = self.capacity(x.shape[1])
         h = dispatch(x, routing, self.experts, capacity) @ up  # e (g c) f
         h = self.act(h if up_bias is None else h + up_bias[:, None]) @ down

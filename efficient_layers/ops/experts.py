@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from efficient_layers.ops.gather_sum import gather_sum
 from efficient_layers.ops.lowering import current_lowering
 
 
@@ -59,10 +58,10 @@ def dispatch(
         slots = jnp.einsum("gns,gnd->gsd", taken, x)
         slots = slots.reshape(g, experts, capacity, d).swapaxes(0, 1)
         return slots.reshape(experts, g * capacity, d)
-    places, pairs = _places(routing.slot, experts, capacity)
     k = routing.slot.shape[-1]
-    tokens = jnp.where(pairs == g * n * k, g * n, pairs // k)
-    rows = gather_sum(x.reshape(g * n, d), tokens[None], places.reshape(g * n, k).T)
+    pair = _pairs(_places(routing.slot, experts, capacity), experts * g * capacity)
+    token = jnp.where(pair < g * n * k, pair // k, g * n)
+    rows = x.reshape(g * n, d).at[token].get(mode="fill", fill_value=0)
     return rows.reshape(experts, g * capacity, d)
 
 
@@ -70,16 +69,19 @@ def combine(
     h: Float[Array, "e g*c d"], routing: Routing, experts: int, capacity: int
 ) -> Float[Array, "g n d"]:
     """What the experts made of each token, weighted and summed; zeros for a token without slot."""
-    (g, n, k), d = routing.slot.shape, h.shape[-1]
+    (g, _, k), d = routing.slot.shape, h.shape[-1]
     weight = routing.weight.astype(h.dtype)
     if _by_product():
         taken = _one_hot(routing.slot, experts * capacity, h.dtype)
         taken = (taken * weight[..., None]).sum(2)
         slots = h.reshape(experts, g, capacity, d).swapaxes(0, 1).reshape(g, -1, d)
         return jnp.einsum("gns,gsd->gnd", taken, slots)
-    places, pairs = _places(routing.slot, experts, capacity)
-    rows = gather_sum(h.reshape(-1, d), places[None], pairs[None])
-    return (rows.reshape(g, n, k, d) * weight[..., None]).sum(2)
+    places = _places(routing.slot, experts, capacity)
+    # A gather a choice: with the sum over choices as one reduction, XLA's CPU backend computes the
+    # weights (a softmax) anew for every feature, 2.4 ms for 0.56 (196 tokens, 384 features, top 2).
+    h = h.reshape(-1, d)
+    picked = (h.at[places[..., j]].get(mode="fill", fill_value=0) for j in range(k))
+    return sum(rows * weight[..., j, None] for j, rows in enumerate(picked))
 
 
 def _by_product() -> bool:
@@ -91,19 +93,20 @@ def _one_hot(slot: Int[Array, "g n k"], size: int, dtype) -> Float[Array, "g n k
     return (slot[..., None] == jnp.arange(size)).astype(dtype)  # none for a slot of `size`
 
 
-def _places(
-    slot: Int[Array, "g n k"], experts: int, capacity: int
-) -> tuple[Int[Array, "g*n*k"], Int[Array, "e*g*c"]]:
-    """Row in (e, g, c) of every pair (token, choice), and the pair in every row; sizes for none."""
-    g, n, k = slot.shape
-    rows, pairs = experts * g * capacity, g * n * k
+def _places(slot: Int[Array, "g n k"], experts: int, capacity: int) -> Int[Array, "g n k"]:
+    """Row in (e, g, c) of every choice; e g c for none."""
+    g = slot.shape[0]
     expert, position = jnp.divmod(slot, capacity)
     group = jnp.arange(g, dtype=slot.dtype)[:, None, None]
-    place = jnp.where(expert < experts, (expert * g + group) * capacity + position, rows)
-    place = place.reshape(pairs)
-    empty = jnp.full((rows,), pairs, slot.dtype)
-    number = jnp.arange(pairs, dtype=slot.dtype)
-    return place, empty.at[place].set(number, mode="drop", unique_indices=True)
+    place = (expert * g + group) * capacity + position
+    return jnp.where(expert < experts, place, experts * g * capacity)
+
+
+def _pairs(places: Int[Array, "g n k"], rows: int) -> Int[Array, "r"]:
+    """The choice (as a number among g n k) in every row; g n k for none."""
+    number = jnp.arange(places.size, dtype=places.dtype)
+    empty = jnp.full((rows,), places.size, places.dtype)
+    return empty.at[places.reshape(-1)].set(number, mode="drop")
 
 
 def balance_loss(probability: Float[Array, "g n e"], expert: Int[Array, "g n k"]) -> jax.Array:
