@@ -21,8 +21,8 @@ class MixtureOfExperts(nnx.Module):
 
     g is the softmax of x router over the experts; for top_k = 1 its value as it is, for more,
     divided by the sum of the chosen ones. The n tokens of one sequence are a group: in it each
-    expert takes `capacity(n)` = ceil(capacity_factor top_k n / experts) tokens, first choices
-    before second ones, earlier tokens before later ones, and drops the rest, which then get
+    expert takes `capacity(n)` = ceil(capacity_factor top_k n / experts) tokens (n at most), first
+    choices before second ones, earlier tokens before later ones, and drops the rest, which then get
     nothing from it (put the layer beside a skip connection). So shapes are static, and what one
     sequence holds never changes another's result. (Within a sequence a later token can only lose
     a second choice's slot to an earlier or a first choice: for causal models take a
@@ -33,7 +33,7 @@ class MixtureOfExperts(nnx.Module):
     without it a few experts take everything), "dropped" (share of the choices that found no
     slot) and "load" (share of the choices by expert).
 
-    slots = experts * capacity(n)
+    slots = experts * min(n, ceil(capacity_factor * top_k * n / experts))
     groups = positions // n
     biases = (hidden_features + in_features) * use_bias
     params = in_features * experts + experts * (2 * in_features * hidden_features + biases)
@@ -99,7 +99,7 @@ class MixtureOfExperts(nnx.Module):
     def capacity(self, n: int) -> int:
         """Slots that an expert has for a sequence of `n` tokens."""
         wanted = ceil(self.capacity_factor * self.top_k * n / self.experts)
-        return min(max(wanted, 1), max(n, 1))
+        return max(1, min(n, wanted))
 
     def __call__(
         self,
