@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
             _measure_cards(console)
             return
         cases = evidence.select(_SUITE.value, _FILTER.value)
-        rows = []
+        rows, paths = [], ()
         for row in evidence.run(
             cases,
             against=_AGAINST.value,
@@ -53,12 +53,13 @@ def main(argv: list[str]) -> None:
             rows.append(row)
             name = f"{row.workload}/{row.mode}/{row.batch}"
             console.print(f"{len(rows)}/{len(cases)} {name}: {row.ours_ms:.2f} ms")
+            if _OUT.value:  # after each row: an interrupted run leaves what it measured
+                paths = evidence.write(rows, _OUT.value, _SUITE.value, _AGAINST.value)
     except (ValueError, ImportError, RuntimeError) as error:
         sys.exit(f"launch.benchmark: {error}")
     console.print(evidence.terminal(rows, f"{_SUITE.value} against {_AGAINST.value}"))
-    if _OUT.value:
-        for path in evidence.write(rows, _OUT.value, _SUITE.value, _AGAINST.value):
-            console.print(f"wrote {path}")
+    for path in paths:
+        console.print(f"wrote {path}")
 
 
 def _measure_cards(console: Console) -> None:
