@@ -64,4 +64,6 @@ class CReLU(nnx.Module):
             shift = None if self.shift is None else self.shift[...]
             x, scale, shift = promote_dtype((x, scale, shift), dtype=self.dtype)
             both = jnp.concatenate([x, -x], axis=-1)
-            return jax.nn.relu(both if scale is None else scale * both + shift)
+            if scale is not None and shift is not None:
+                both = scale * both + shift
+            return jax.nn.relu(both)
