@@ -24,8 +24,9 @@ class MixtureOfExperts(nnx.Module):
     expert takes `capacity(n)` = ceil(capacity_factor top_k n / experts) tokens (n at most), first
     choices before second ones, earlier tokens before later ones, and drops the rest, which then get
     nothing from it (put the layer beside a skip connection). So shapes are static, and what one
-    sequence holds never changes another's result. Within a sequence it is not causal while it drops: a later token's first choice can take the slot of an
-    earlier token's second. At a capacity_factor of experts / top_k nothing is dropped.
+    sequence holds never changes another's result. Within a sequence it is not causal while it
+    drops: a later token's first choice can take the slot of an earlier token's second. At a
+    capacity_factor of experts / top_k nothing is dropped.
 
     The router computes in float32 at the least. `jitter` multiplies its input by uniform noise in
     1 -+ jitter while training. `out` receives "balance_loss" (add about 0.01 of it to the loss:

@@ -82,7 +82,8 @@ def combine(
     # weights (a softmax) anew for every feature, 2.4 ms for 0.56 (196 tokens, 384 features, top 2).
     h = h.reshape(experts * g * capacity, d)
     picked = (h.at[places[..., j]].get(mode="fill", fill_value=0) for j in range(k))
-    return sum(rows * weight[..., j, None] for j, rows in enumerate(picked))
+    parts = [rows * weight[..., j, None] for j, rows in enumerate(picked)]
+    return sum(parts[1:], parts[0])
 
 
 def _by_product() -> bool:
