@@ -22,11 +22,10 @@ def keep_freed_memory() -> bool:
     """Tells glibc to keep what is freed, for the whole process and for good; whether it did.
 
     On a CPU it makes MobileNetV2's training step 1.4x faster (224, batch 16: 611 ms for 859) and
-    the digits model's 1.5x (batch 128: 18 ms for 27). What it costs: the process holds its peak until it ends,
-    and `jax_cpu_enable_async_dispatch` is off: a call of a CPU program returns when it is done, so
-    that Python does not prepare the next step meanwhile (other threads do; digits, batch 32: 5.6 ms
-    for 4.6). Programs called from
-    threads other than the main one gain nothing.
+    the digits model's 1.5x (batch 128: 18 ms for 27). What it costs: the process holds its peak
+    until it ends, and `jax_cpu_enable_async_dispatch` is off: a call of a CPU program returns when
+    it is done, so that Python does not prepare the next step meanwhile (digits, batch 32: 5.6 ms
+    for 4.6); other threads do. Programs called from a thread other than the main one gain nothing.
 
     False where the C library is not glibc; nothing is changed then. Call it once, at the start of a
     job, before anything is computed (JAX reads the setting when its CPU client starts); the library
