@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every layer has a card, every card a page whose table is what was measured and whose code runs."""
+"""Every layer has a card; its page holds what was measured, and code that runs."""
 
 import json
 import re

@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from flax import nnx
 from efficient_layers import layers
 
 Oracle = Callable[[Any, np.ndarray], np.ndarray]
+_MADE: dict[tuple, tuple] = {}  # drawing weights compiles a generator for every shape: do it once
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,12 @@ class Case:
 
     def make(self, **overrides: Any) -> Any:
         """A new module, parameters and statistics random (not at their trivial first values)."""
-        rngs = {"rngs": nnx.Rngs(0)} if "rngs" in self.signature else {}
-        module = self.layer(*self.args, **{**self.kwargs, **overrides, **rngs})
-        return randomised(module)
+        key = (id(self), nnx.set_graph_mode.current_value(), *overrides.items())
+        if key not in _MADE:
+            rngs = {"rngs": nnx.Rngs(0)} if "rngs" in self.signature else {}
+            module = self.layer(*self.args, **{**self.kwargs, **overrides, **rngs})
+            _MADE[key] = nnx.split(randomised(module))
+        return nnx.merge(*_MADE[key], copy=True)
 
     @property
     def signature(self) -> Mapping[str, inspect.Parameter]:
@@ -82,12 +87,13 @@ def randomised(module: Any) -> Any:
     return module
 
 
-def cases() -> list[Case]:
+@cache
+def cases() -> tuple[Case, ...]:
     """All of `tests/layers/cases/`."""
     package = importlib.import_module("tests.layers.cases")
     names = sorted(found.name for found in pkgutil.iter_modules(package.__path__))
     modules = [importlib.import_module(f"tests.layers.cases.{name}") for name in names]
-    return [case for module in modules for case in module.CASES]
+    return tuple(case for module in modules for case in module.CASES)
 
 
 def registered() -> dict[str, type[nnx.Module]]:

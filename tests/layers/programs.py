@@ -61,7 +61,9 @@ def program(case: Case, *, training: bool = True, **overrides: Any) -> Program:
 def as_type(arrays: Arrays, dtype: Any) -> Arrays:
     """Floating arrays cast to `dtype`, others as they are."""
     floating = {k: jnp.issubdtype(v.dtype, jnp.floating) for k, v in arrays.items()}
-    return {k: v.astype(dtype) if floating[k] else v for k, v in arrays.items()}
+    return {
+        k: jnp.asarray(np.asarray(v).astype(dtype)) if floating[k] else v for k, v in arrays.items()
+    }
 
 
 def cost_formulas(case: Case, module: nnx.Module, y: tuple[int, ...]) -> dict[str, Any]:
