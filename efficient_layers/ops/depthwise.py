@@ -21,6 +21,9 @@ from efficient_layers.ops.trilinear import Form
 from efficient_layers.ops.window import Window
 
 MAX_TAPS = 64
+# Larger kernels are not faster in parts, and five copies of their taps take seconds to compile
+# (7x7: 7.8 s of CPU for 1.0).
+MAX_TAPS_IN_PARTS = 9
 
 
 def serves(window: Window) -> bool:
@@ -62,7 +65,8 @@ def _convolve(window, x, w):
     wide = jnp.promote_types(x.dtype, jnp.float32)
     w = w.astype(wide)
     if all(d == 1 for d in window.x_dilation):
-        return _in_parts(window, x, w)
+        in_parts = window.taps <= MAX_TAPS_IN_PARTS
+        return (_in_parts if in_parts else _sum_of_slices)(window, x, w)
     if all(s == 1 for s in window.strides):
         return _by_phase(window, x, w)
     return _sum_of_slices(window, x, w)
