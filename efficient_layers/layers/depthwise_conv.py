@@ -50,10 +50,12 @@ class DepthwiseConv(Conv):
         rngs: nnx.Rngs,
         **kwargs: Any,
     ):
+        self._check_sizes(
+            in_features=in_features, multiplier=multiplier, kernel_dilation=kernel_dilation
+        )
         kernel = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
         if isinstance(kernel_dilation, int):
             kernel_dilation = (kernel_dilation,) * len(kernel)
-        self._check_sizes(in_features=in_features, multiplier=multiplier)
         super().__init__(
             in_features,
             in_features * multiplier,
