@@ -25,7 +25,7 @@ _CARDS = flags.DEFINE_string("cards", "docs/layers", "Folder of the cards (--sui
 _CALLS = flags.DEFINE_integer("calls", 30, "Timed calls of each side.", lower_bound=1)
 _THREADS = flags.DEFINE_integer("threads", 2, "CPU threads of each side.", lower_bound=1)
 _PLAIN = flags.DEFINE_bool("plain", True, "Also measure flax's own layers in the same model.")
-_KEEP = flags.DEFINE_bool("keep_freed_memory", False, "Run all sides with launch.train's flag.")
+_KEEP = flags.DEFINE_bool("keep_freed_memory", True, "Run all sides with launch.train's flag.")
 
 
 def main(argv: list[str]) -> None:
