@@ -28,15 +28,16 @@ class Twin(ToLinen):
     """
 
     def __call__(self, *args: Any, train: bool = True, **kwargs: Any) -> Any:
-        takes_rngs = "rngs" in inspect.signature(self.nnx_class.__call__).parameters
-        if takes_rngs and train and self.has_rng("dropout"):
+        layer: Any = self.nnx_class
+        draws = "rngs" in inspect.signature(layer.__call__).parameters
+        if draws and train and self.has_rng("dropout"):
             kwargs["rngs"] = nnx.Rngs(default=self.make_rng("dropout"))
         return super().__call__(*args, nnx_method=partial(_call, train=train), **kwargs)
 
 
-def _call(module: nnx.Module, *args: Any, train: bool, **kwargs: Any) -> Any:
+def _call(module: Any, *args: Any, train: bool, **kwargs: Any) -> Any:
     module.train() if train else module.eval()
-    return module(*args, **kwargs)  # type: ignore[operator]
+    return module(*args, **kwargs)
 
 
 def _twin(layer: type[nnx.Module], *args: Any, name: str | None = None, **kwargs: Any) -> Twin:

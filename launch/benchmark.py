@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
             _measure_cards(console)
             return
         cases = evidence.select(_SUITE.value, _FILTER.value)
-        rows, paths = [], ()
+        rows, paths = [], list[Path]()
         for row in evidence.run(
             cases,
             against=_AGAINST.value,
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
             name = f"{row.workload}/{row.mode}/{row.batch}"
             console.print(f"{len(rows)}/{len(cases)} {name}: {row.ours_ms:.2f} ms")
             if _OUT.value:  # after each row: an interrupted run leaves what it measured
-                paths = evidence.write(rows, _OUT.value, _SUITE.value, _AGAINST.value)
+                paths = [*evidence.write(rows, _OUT.value, _SUITE.value, _AGAINST.value)]
     except (ValueError, ImportError, RuntimeError) as error:
         sys.exit(f"launch.benchmark: {error}")
     console.print(evidence.terminal(rows, f"{_SUITE.value} against {_AGAINST.value}"))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from efficient_layers import layers, linen
+from efficient_layers import linen
 from tests.layers.case import registered
 
 pytestmark = pytest.mark.fast
@@ -56,7 +56,3 @@ def test_stochastic_layers_draw_from_the_dropout_stream() -> None:
     y = layer.apply({}, x, train=True, rngs={"dropout": jax.random.key(0)})
     assert set(np.unique(y)) == {0.0, 2.0}
     np.testing.assert_array_equal(layer.apply({}, x, train=False), x)
-
-
-def test_the_registry_is_the_public_list_of_layers() -> None:
-    assert layers.__all__ == sorted(layers.__all__)

@@ -41,6 +41,7 @@ from efficient_layers.layers.tied_linear import tied_linear
 from efficient_layers.ops.activation import hard_sigmoid, hard_swish
 
 __all__ = [
+    "GEGLU",
     "BatchNorm",
     "BlockDiagonalLinear",
     "BlurPool",
@@ -55,7 +56,6 @@ __all__ = [
     "Fire",
     "Frozen",
     "FusedMBConv",
-    "GEGLU",
     "GatedLinearUnit",
     "GhostBottleneck",
     "GhostModule",

@@ -31,6 +31,17 @@ def _fold_orientations(x: jax.Array) -> jax.Array:
 
 CARDS = (
     Card(
+        name="conv",
+        layers=("Conv",),
+        pays="every convolution of a Flax model: the same layer, in the form its device runs fast",
+        x=(8, 56, 56, 64),
+        baseline=Side(
+            "nnx.Conv, 3x3, 64 -> 64",
+            lambda rngs: nnx.Conv(64, 64, (3, 3), use_bias=False, rngs=rngs),
+        ),
+        sides=(Side("Conv, 3x3, 64 -> 64", _conv(64)),),
+    ),
+    Card(
         name="depthwise_conv",
         layers=("DepthwiseConv",),
         pays="mixes positions at 1 / channels of a convolution's cost; 1x1s around it mix channels",
@@ -102,6 +113,25 @@ CARDS = (
                 lambda rngs: layers.InvertedResidual(
                     96, 96, expand_ratio=4, se_features=24, rngs=rngs
                 ),
+            ),
+        ),
+    ),
+    Card(
+        name="inverted_residual",
+        layers=("InvertedResidual", "ConvBNAct"),
+        pays="mobile vision models: a wide nonlinear middle at a depthwise convolution's cost",
+        x=(4, 28, 28, 64),
+        baseline=Side(
+            "3x3 ConvBNAct 64 -> 64, twice",
+            lambda rngs: nnx.Sequential(
+                layers.ConvBNAct(64, 64, rngs=rngs), layers.ConvBNAct(64, 64, rngs=rngs)
+            ),
+        ),
+        sides=(
+            Side("ratio 6", lambda rngs: layers.InvertedResidual(64, 64, rngs=rngs)),
+            Side(
+                "ratio 3",
+                lambda rngs: layers.InvertedResidual(64, 64, expand_ratio=3, rngs=rngs),
             ),
         ),
     ),

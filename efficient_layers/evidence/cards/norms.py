@@ -26,6 +26,14 @@ def _mlp(rngs: nnx.Rngs) -> nnx.Module:
 
 CARDS = (
     Card(
+        name="batch_norm",
+        layers=("BatchNorm",),
+        pays="training convolutional networks; free at inference",
+        x=(8, 56, 56, 96),
+        baseline=Side("nnx.BatchNorm 96", lambda rngs: nnx.BatchNorm(96, rngs=rngs)),
+        sides=(Side("BatchNorm 96", lambda rngs: layers.BatchNorm(96, rngs=rngs)),),
+    ),
+    Card(
         name="norms",
         layers=("GroupNorm", "LayerNorm", "RMSNorm"),
         pays="small batches, sequences, shared layers: no batch statistics; RMSNorm is cheapest",

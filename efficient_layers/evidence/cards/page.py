@@ -55,13 +55,14 @@ def render(folder: Path, groups: Mapping[str, Sequence[Card]]) -> list[Path]:
     for card in (card for group in groups.values() for card in group):
         path = folder / f"{card.name}.md"
         text = path.read_text() if path.exists() else ""
-        if not _BLOCK.search(text):
+        place = _BLOCK.search(text)
+        if place is None:
             raise ValueError(
                 f"{path} must hold the lines '<!-- measured -->' and '<!-- /measured -->'."
             )
         table = _tables(card, everything.get(card.name, {}))
         block = f"<!-- measured -->\n{table}\n<!-- /measured -->"
-        pages[path] = _BLOCK.sub(lambda _, block=block: block, text)
+        pages[path] = text[: place.start()] + block + text[place.end() :]
     changed = [p for p, text in pages.items() if not p.exists() or p.read_text() != text]
     for path in changed:
         path.write_text(pages[path])
