@@ -39,8 +39,7 @@ def _sums(window, x, g):
 def _sums_by_row(window, x, g):
     """Some rows of g at a time; nothing is padded, each tap has the columns that it reaches.
 
-    A row of x outside of x counts as zeros. At unit stride (w c) is one axis, which keeps the inner
-    loop long where channels are few.
+    At unit stride (w c) is one axis, which keeps the inner loop long where channels are few.
     """
     (n, h, *out, c), height = g.shape, x.shape[1]
     columns = [
@@ -51,30 +50,52 @@ def _sums_by_row(window, x, g):
         x, g = (a.reshape(*a.shape[:-2], -1) for a in (x, g))
         columns = [(_flat(a, c), _flat(b, c)) for a, b in columns]
     rows = math.gcd(n * h, MOST_ROWS)
-    shift, stride = window.padding[0][0], window.strides[0]
+    steps = n * h // rows
 
     def add_rows(sums, step):
-        numbers = [step * rows + r for r in range(rows)]
-        gs = [lax.dynamic_index_in_dim(g, i, keepdims=False) for i in numbers]
+        places = [_place(step, r, steps, h) for r in range(rows)]
+        gs = [lax.dynamic_index_in_dim(g, step + r * steps, keepdims=False) for r in range(rows)]
         new = []
         for tap in range(window.kernel[0]):
-            offset = tap * window.w_dilation[0] - shift
-            xs = [_row(x, i // h, i % h * stride + offset, height) for i in numbers]
+            xs = [_row(x, window, tap, *place) for place in places]
             for of_x, of_g in columns:
                 products = [a[of_x] * b[of_g] for a, b in zip(xs, gs, strict=True)]
                 new.append(functools.reduce(jnp.add, products, sums[len(new)]))
         return new, None
 
     start = [jnp.zeros_like(g[0][of_g]) for _ in range(window.kernel[0]) for _, of_g in columns]
-    totals, _ = lax.scan(add_rows, start, jnp.arange(n * h // rows))
-    return jnp.stack([total.reshape(-1, c).sum(0) for total in totals])
+    totals, _ = lax.scan(add_rows, start, jnp.arange(steps))
+    # Sums of one column's taps together: a third of the reductions to compile.
+    by_column = (jnp.stack(totals[i :: len(columns)]) for i in range(len(columns)))
+    return jnp.stack([t.reshape(len(t), -1, c).sum(1) for t in by_column], 1)
 
 
-def _row(x, image, y, height):
-    """Row y of an image, zeros where it has no such row."""
-    inside = (y >= 0) & (y < height)
-    row = lax.dynamic_index_in_dim(x, image * height + jnp.clip(y, 0, height - 1), keepdims=False)
-    return jnp.where(inside, row, 0)
+def _place(step, r, steps, h):
+    """Image and row of the r-th row in a step, and the range of all its rows.
+
+    A step's rows lie `steps` apart: in different images at one height, so that one condition tells
+    whether they see padding, or at heights most of which never see it. Four conditions took twice
+    as long to compile.
+    """
+    if steps % h == 0:
+        return step // h + r * (steps // h), step % h, (0, h)
+    if h % steps == 0:
+        first = r * steps % h
+        return r * steps // h, step + first, (first, first + steps)
+    number = step + r * steps
+    return number // h, number % h, (0, h)
+
+
+def _row(x, window, tap, image, y, ys):
+    """The row of x that row y of an image of g meets at a tap, zeros where there is none."""
+    height, stride = window.x[1], window.strides[0]
+    offset = tap * window.w_dilation[0] - window.padding[0][0]
+    at = y * stride + offset
+    if ys[0] * stride + offset >= 0 and (ys[1] - 1) * stride + offset < height:
+        return lax.dynamic_index_in_dim(x, image * height + at, keepdims=False)
+    inside = (at >= 0) & (at < height)
+    row = image * height + jnp.clip(at, 0, height - 1)
+    return jnp.where(inside, lax.dynamic_index_in_dim(x, row, keepdims=False), 0)
 
 
 def _overlap(window, tap, out):
