@@ -77,7 +77,8 @@ def test_shape_and_dtype(case: Case) -> None:
     assert (y.shape, y.dtype) == (case.y, jnp.bfloat16)
 
 
-@thoroughly
+@pytest.mark.slow  # an eager call compiles every operation by itself
+@every
 def test_jit_computes_what_no_jit_computes(case: Case) -> None:
     p, x = prepared(case), case.input()
     y, rest = p.run(p.params, p.rest, jnp.asarray(x))
@@ -146,7 +147,7 @@ def test_vmap_over_inputs_and_over_weights_is_a_loop(case: Case) -> None:
         close(got, stacked(*(loop(params, xs[0]) for params in members)))
 
 
-@every
+@thoroughly
 def test_bfloat16_stays_within_its_budget(case: Case) -> None:
     if "dtype" not in case.signature:
         pytest.skip("no dtype argument: it computes in the input's type")
@@ -156,7 +157,7 @@ def test_bfloat16_stays_within_its_budget(case: Case) -> None:
     close(quickly_compiled(half.y)(half.params, x).astype(jnp.float32), y, case.bfloat16_budget)
 
 
-@every
+@thoroughly
 def test_eval_is_deterministic_and_changes_nothing(case: Case) -> None:
     p, x = prepared(case, training=False), case.input()
     run = quickly_compiled(p.run)
@@ -291,6 +292,7 @@ def test_two_training_steps_lower_the_loss(case: Case) -> None:
         assert losses[2] < losses[0]
 
 
+@pytest.mark.slow  # makes every case
 def test_all_states_survive_saving_and_loading(tmp_path: Path) -> None:
     states = {str(c).replace(" ", "_").replace("/", "-"): c for c in CASES}
     saved = {k: prepared(c).params | prepared(c).rest for k, c in states.items()}
