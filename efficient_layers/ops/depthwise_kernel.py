@@ -103,9 +103,7 @@ def _overlap(window, tap, out):
     of_x, of_g = [], []
     for axis, t in enumerate(tap, 1):
         lo, hi = window.reach(axis, t)
-        stride, d = window.strides[axis], window.w_dilation[axis]
-        begin = lo * stride + t * d - window.padding[axis][0]
-        of_x.append(slice(begin, max(begin, begin + (hi - lo - 1) * stride + 1), stride))
+        of_x.append(window.span(axis, t, lo, hi))
         of_g.append(slice(lo, hi))
     return tuple(of_x), tuple(of_g)
 

@@ -78,16 +78,20 @@ class Window:
         hi = min(self.y[1 + axis], (self.x[1 + axis] - 1 + offset) // stride + 1)
         return lo, max(lo, hi)
 
-    def part(self, axis: int, lo: int, hi: int) -> tuple["Window", int, int]:
-        """The window of outputs lo..hi along an axis, and start and end of the x that it reads."""
-        size = self.x[1 + axis]
-        first = lo * self.strides[axis] - self.padding[axis][0]
-        last = (hi - 1) * self.strides[axis] - self.padding[axis][0] + self.extent[axis]
-        start, end = (min(max(i, 0), size) for i in (first, last))
-        x, padding = list(self.x), list(self.padding)
-        x[1 + axis] = end - start
-        padding[axis] = (start - first, last - end)
-        return replace(self, x=tuple(x), padding=tuple(padding)), start, end
+    def span(self, axis: int, tap: int, lo: int, hi: int) -> slice:
+        """The slice of x that outputs lo..hi along an axis read through `tap` (x not dilated)."""
+        stride = self.strides[axis]
+        begin = lo * stride + tap * self.w_dilation[axis] - self.padding[axis][0]
+        return slice(begin, max(begin, begin + (hi - lo - 1) * stride + 1), stride)
+
+    def cuts(self, axis: int) -> list[tuple[int, int, list[int]]]:
+        """Outputs lo..hi along an axis, one part after another, and the taps that reach each."""
+        reach = [self.reach(axis, tap) for tap in range(self.kernel[axis])]
+        ends = sorted({0, self.y[1 + axis], *itertools.chain(*((a, b) for a, b in reach if a < b))})
+        return [
+            (lo, hi, [tap for tap, (a, b) in enumerate(reach) if a <= lo and hi <= b])
+            for lo, hi in itertools.pairwise(ends)
+        ]
 
     def pad(self, x: jax.Array) -> jax.Array:
         """x with its padding and dilation written out as zeros."""
