@@ -76,8 +76,10 @@ class BatchNorm(nnx.BatchNorm):
         if self.unbiased_running_var:
             var = var * self._correction(x, mask)
         for running, batch in ((self.mean, mean), (self.var, var)):
-            kept = self.momentum * running[...]
-            running[...] = lax.stop_gradient(kept + (1 - self.momentum) * batch)
+            moved = self.momentum * running[...] + (1 - self.momentum) * batch
+            # `running[...] = ` asks a traced value for its sharding: 0.7 of the 1.7 s in which
+            # MobileNetV2's gradient is traced.
+            running.set_value(lax.stop_gradient(moved).astype(running.dtype))
         return y
 
     def _correction(self, x, mask):

@@ -65,6 +65,14 @@ def test_mask_and_call_time_flag_are_flaxs():
 
 
 @pytest.mark.fast
+def test_running_statistics_keep_the_dtype_they_are_stored_in():
+    layer, _ = layers()
+    nnx.update(layer, jax.tree.map(lambda a: a.astype(jnp.bfloat16), nnx.state(layer)))
+    layer(draw(4, 3, 6))
+    assert (layer.mean.dtype, layer.var.dtype) == (jnp.bfloat16, jnp.bfloat16)
+
+
+@pytest.mark.fast
 def test_gradients_are_flaxs_under_jit():
     x = draw(4, 5, 5, 6)
 
