@@ -9,8 +9,8 @@ B, G and A are small constants that mix rows, `*` is elementwise, b runs over th
 the kernel: m + 2 matrix products instead of 3 m. XLA's own convolution reaches 70 to 165 of 205
 GFLOP/s here; this form counts as up to 220. The two-dimensional F(m x m, 3 x 3) saves twice that
 in products, but its (m + 2)^2 transformed tiles compile in 4 s a layer with gradients where this
-takes 0.3 to 0.6 (see docs/LOG.md). The price is rounding: errors of 2e-6 (m = 4) of the largest number
-where the definition has 7e-7, so a convolution asked for a `precision` does not come here.
+takes 0.3 to 0.6 (see docs/LOG.md). The price is rounding: errors of 2e-6 (m = 4) of the largest
+number where the definition has 7e-7, so a convolution asked for a `precision` does not come here.
 
 Reference: Lavin & Gray, *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016
 (arXiv 1509.09308), sections 4.1 and 4.3. The kernel's gradient is the same algorithm transposed.
