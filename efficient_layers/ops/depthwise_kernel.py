@@ -60,7 +60,7 @@ def _sums_by_row(window, x, g):
             places = [_place(step, r, steps, h) for r in range(rows)]
             at = [step + r * steps for r in range(rows)]
             gs = [lax.dynamic_index_in_dim(g, i, keepdims=False) for i in at]
-            new = []
+            new: list[jax.Array] = []
             for tap in taps:
                 xs = [_row(x, window, tap, *place) for place in places]
                 for of_x, of_g in columns:
