@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from efficient_layers.ops.experts import Routing, balance_loss, combine, dispatch, route
+from efficient_layers.ops.precision import float32_or_wider
 
 
 class MixtureOfExperts(nnx.Module):
@@ -120,7 +121,7 @@ class MixtureOfExperts(nnx.Module):
             return self._experts(groups, routing).reshape(*batch, n, d)
 
     def _probability(self, x: jax.Array, rngs: Any) -> jax.Array:
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        wide = float32_or_wider(x.dtype)
         x = x.astype(wide)
         if self.jitter and not self.deterministic:
             if rngs is None:

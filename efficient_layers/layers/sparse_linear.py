@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from efficient_layers.layers.dense import Dense, check_linear
 from efficient_layers.ops.n_of_m import n_of_m_mask
+from efficient_layers.ops.precision import float32_or_wider
 
 
 class SparseLinear(Dense):
@@ -85,7 +86,7 @@ class SparseLinear(Dense):
         with jax.named_scope("SparseLinear"):
             if out is not None:
                 off = jnp.where(self.mask(), 0, self.kernel[...])
-                wide = jnp.promote_types(off.dtype, jnp.float32)
+                wide = float32_or_wider(off.dtype)
                 out["masked"] = (off.astype(wide) ** 2).sum() / 2
             return self._apply(x)
 

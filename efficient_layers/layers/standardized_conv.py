@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from efficient_layers.layers.conv import Conv
+from efficient_layers.ops.precision import float32_or_wider
 
 
 class StandardizedConv(Conv):
@@ -91,10 +92,10 @@ class StandardizedConv(Conv):
     def standardized(self) -> jax.Array:
         """The kernel that convolves, (*kernel_size, in / groups, out), float32 or wider."""
         kernel = self.kernel[...]
-        kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+        kernel = kernel.astype(float32_or_wider(kernel.dtype))
         filters = tuple(range(kernel.ndim - 1))
         kernel = kernel - kernel.mean(filters)
         a = lax.rsqrt((kernel * kernel).mean(filters) + self.epsilon)
         if self.gain is not None:
-            a = a * self.gain[...] * (self.gamma * kernel[..., 0].size ** -0.5)
+            a = a * self.gain[...].astype(a.dtype) * (self.gamma * kernel[..., 0].size ** -0.5)
         return kernel * a

@@ -22,6 +22,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from efficient_layers.ops.lowering import current_lowering
+from efficient_layers.ops.precision import float32_or_wider
 
 
 class _Settings(NamedTuple):
@@ -75,7 +76,7 @@ def batch_norm(
     if axis_index_groups is not None:
         axis_index_groups = tuple(map(tuple, axis_index_groups))
     settings = _Settings(epsilon, axes, axis_name, axis_index_groups, fast_variance)
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = float32_or_wider(x.dtype)
     scale = jnp.ones(channels, wide) if scale is None else scale.astype(wide)
     bias = jnp.zeros(channels, wide) if bias is None else bias.astype(wide)
     if current_lowering() == "reference":

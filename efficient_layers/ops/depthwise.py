@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from efficient_layers.ops.depthwise_kernel import kernel_gradient
+from efficient_layers.ops.precision import float32_or_wider
 from efficient_layers.ops.trilinear import Form
 from efficient_layers.ops.window import Window
 
@@ -61,7 +62,7 @@ def _repeat(x, multiplier):
 
 
 def _convolve(window, x, w):
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = float32_or_wider(x.dtype)
     w = w.astype(wide)
     if all(d == 1 for d in window.x_dilation):
         in_parts = window.taps <= MAX_TAPS_IN_PARTS

@@ -20,6 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from efficient_layers.ops.lowering import current_lowering
+from efficient_layers.ops.precision import float32_or_wider
 
 
 def group_norm(
@@ -49,14 +50,14 @@ def group_norm(
     if groups < 1 or channels % groups:
         raise ValueError(f"group_norm expects groups that divide {channels}. Got {groups}.")
     over = tuple(range(1, x.ndim - 1) if axes is None else (axis % x.ndim for axis in axes))
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(float32_or_wider(x.dtype))
     mean = _by_group if current_lowering() == "reference" else _by_channel
     z = wide - mean(wide, groups, over)
     row = (1,) * (x.ndim - 1) + (-1,)
     a = lax.rsqrt(mean(z * z, groups, over) + epsilon)
-    a = a if scale is None else a * scale.reshape(row)
+    a = a if scale is None else a * scale.reshape(row).astype(a.dtype)
     y = z * a
-    return (y if bias is None else y + bias.reshape(row)).astype(x.dtype)
+    return (y if bias is None else y + bias.reshape(row).astype(y.dtype)).astype(x.dtype)
 
 
 def _by_group(x, groups, over):

@@ -15,11 +15,11 @@ As a `custom_jvp` it keeps forward mode and second derivatives.
 """
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from efficient_layers.ops.lowering import current_lowering
+from efficient_layers.ops.precision import float32_or_wider
 
 
 def layer_norm(
@@ -39,11 +39,11 @@ def layer_norm(
     >>> layer_norm(jnp.array([[10001.0, 10003.0]]), epsilon=0.0)
     Array([[-1.,  1.]], dtype=float32)
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(float32_or_wider(x.dtype))
     y = (_reference if current_lowering() == "reference" else _closed_form)(epsilon, wide)
     row = (1,) * (x.ndim - 1) + (-1,)
-    y = y if scale is None else y * scale.reshape(row)
-    y = y if bias is None else y + bias.reshape(row)
+    y = y if scale is None else y * scale.reshape(row).astype(y.dtype)
+    y = y if bias is None else y + bias.reshape(row).astype(y.dtype)
     return y.astype(x.dtype)
 
 

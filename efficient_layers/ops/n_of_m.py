@@ -16,5 +16,6 @@ def n_of_m_mask(w: Float[Array, "i o"], n: int, m: int) -> Bool[Array, "i o"]:
     place = jnp.arange(m)[:, None]
     for other in range(m):
         rival = size[:, other : other + 1]
-        beaten += (rival > size) | ((rival == size) & (other < place))
+        beats = (rival > size) | ((rival == size) & (other < place))
+        beaten += beats.astype(jnp.int32)
     return (beaten < n).reshape(w.shape)

@@ -9,11 +9,11 @@ for dx; XLA's CPU backend makes more of autodiff's: forward and gradient take 7.
 """
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from efficient_layers.ops.lowering import current_lowering
+from efficient_layers.ops.precision import float32_or_wider
 
 
 def rms_norm(
@@ -28,9 +28,11 @@ def rms_norm(
     >>> rms_norm(jnp.array([[1.0, -7.0]]), epsilon=0.0)
     Array([[ 0.2, -1.4]], dtype=float32)
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(float32_or_wider(x.dtype))
     n = (_reference if current_lowering() == "reference" else _closed_form)(epsilon, wide)
-    return (n if scale is None else n * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+    if scale is not None:
+        n = n * scale.reshape((1,) * (x.ndim - 1) + (-1,)).astype(n.dtype)
+    return n.astype(x.dtype)
 
 
 def _reference(epsilon: float, x: jax.Array) -> jax.Array:

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 
+from efficient_layers.ops.precision import float32_or_wider
+
 MAX_TERMS = 32
 MIN_FEATURES = 32  # outputs a row: the loop that is vectorised
 
@@ -25,7 +27,7 @@ def is_thin(terms: int, features: int) -> bool:
 def thin_dot(columns: Iterable[jax.Array], w: jax.Array) -> jax.Array:
     """Columns of x, each of shape (*p), and w of shape (k, o) to (*p, o), added in float32."""
     columns = list(columns)
-    wide = jnp.promote_types(w.dtype, jnp.float32)
+    wide = float32_or_wider(w.dtype)
     rows = w.astype(wide)
     products = (x[..., None].astype(wide) * rows[k] for k, x in enumerate(columns))
     return functools.reduce(jnp.add, products).astype(w.dtype)
