@@ -26,9 +26,29 @@ SEEN: set[type] = set()
 FIRST = [c for c in CASES if not (c.layer in SEEN or SEEN.add(c.layer))]  # type: ignore[func-returns-value]
 every = pytest.mark.parametrize("case", CASES, ids=str)
 a_layer = pytest.mark.parametrize("case", FIRST, ids=str)
-# Checks that compile much: a layer's further cases are left to `make test-all`.
-FURTHER = [pytest.param(case, marks=pytest.mark.slow) for case in CASES if case not in FIRST]
-thoroughly = pytest.mark.parametrize("case", [*FIRST, *FURTHER], ids=str)
+# Checks that compile much. `make test` makes them for the first case of layers with mathematics of
+# their own; further cases, and blocks built of other layers, are left to `make test-all`.
+BLOCKS = {
+    layers.ConvBNAct,
+    layers.ConvNeXtBlock,
+    layers.CPConv,
+    layers.Fire,
+    layers.FusedMBConv,
+    layers.GEGLU,
+    layers.GhostBottleneck,
+    layers.GhostModule,
+    layers.InvertedResidual,
+    layers.RepVGGBlock,
+    layers.SeparableConv,
+    layers.ShuffleUnit,
+    layers.SpatialSeparableConv,
+    layers.SqueezeExcite,
+    layers.SwiGLU,
+    layers.TuckerConv,
+}
+QUICK = [case for case in FIRST if case.layer not in BLOCKS]
+SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in CASES if case not in QUICK]
+thoroughly = pytest.mark.parametrize("case", [*QUICK, *SLOW], ids=str)
 quickly_compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Eight virtual devices: DP = FSDP = one device, and checkpoints move between them.
 
-With SGD: Adam divides by second moments near zero, which makes 6e-5 of rounding after 20 steps.
+With SGD (Adam divides by second moments near zero) and for 8 steps: gradients agree to 4e-6, but
+after about ten steps that rounding flips a maximum of a pooling layer, and the losses part by 1e-3.
 """
 
 import numpy as np
@@ -11,10 +12,11 @@ from efficient_layers.train.metrics import read
 from tests.train.runs import launch
 
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+STEPS = 8
 FLAGS = [
-    "--config.train.duration=20 steps",
+    f"--config.train.duration={STEPS} steps",
     "--config.optimizer.name=sgd_nesterov",
-    "--config.optimizer.learning_rate=0.02",
+    "--config.optimizer.learning_rate=0.005",
 ]
 
 
@@ -38,11 +40,11 @@ def test_dp_and_fsdp_give_the_losses_of_one_device(mesh, one_device, tmp_path):
     code, output = launch(tmp_path, *flags, env=EIGHT)
     assert code == 0, output
     expected, got = _losses(one_device), _losses(tmp_path)
-    assert len(expected) == 20
+    assert len(expected) == STEPS
     np.testing.assert_allclose(got, expected, atol=1e-5)
     code, output = launch(tmp_path, *FLAGS)  # trained on eight, read on one
     assert code == 0, output
-    assert "finished at step 20" in output
+    assert f"finished at step {STEPS}" in output
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_work(tmp_path):
