@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from efficient_layers.layers.batch_norm import BatchNorm
-from efficient_layers.layers.conv import Conv
+from efficient_layers.layers.conv import Conv, centred
 from efficient_layers.ops.activation import relu6
 
 
@@ -51,8 +51,7 @@ class ConvBNAct(nnx.Module):
     ):
         kernel = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
         if padding is None:
-            extents = [(k - 1) * kernel_dilation for k in kernel]
-            padding = [(e // 2, e - e // 2) for e in extents]
+            padding = centred(kernel, (kernel_dilation,) * len(kernel))
         self.conv = Conv(
             in_features,
             out_features,

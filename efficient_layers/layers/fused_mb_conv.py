@@ -6,14 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
 
 from efficient_layers.layers.conv_bn_act import ConvBNAct
-from efficient_layers.layers.inverted_residual import Activation
+from efficient_layers.layers.inverted_residual import Activation, ResidualChain
 from efficient_layers.layers.squeeze_excite import SqueezeExcite
 
 
-class FusedMBConv(nnx.Module):
+class FusedMBConv(ResidualChain):
     """y = project(se(expand(x))), plus x where strides = 1 and in = out channels.
 
     `expand` is a full k x k convolution with the strides to hidden = expand_ratio x in_features
@@ -48,6 +47,8 @@ class FusedMBConv(nnx.Module):
       TypeError: an input of integers.
     """
 
+    parts = ("expand", "se", "project")
+
     def __init__(
         self,
         in_features: int,
@@ -67,12 +68,7 @@ class FusedMBConv(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        hidden = round(in_features * expand_ratio)
-        if hidden < 1:
-            raise ValueError(
-                "FusedMBConv expects expand_ratio x in_features of at least 1. "
-                f"Got {expand_ratio} x {in_features}."
-            )
+        hidden = self._hidden(in_features, expand_ratio)
         types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         settings: dict[str, Any] = {"momentum": momentum, "epsilon": epsilon, **types}
         self.hidden_features = hidden
@@ -90,21 +86,3 @@ class FusedMBConv(nnx.Module):
             self.expand = ConvBNAct(in_features, hidden, **full, **settings)
             self.project = ConvBNAct(hidden, out_features, 1, act=None, **settings)
         self.has_skip = strides == 1 and in_features == out_features
-
-    def __call__(
-        self, x: Float[Array, "*b h w c"], *, out: dict[str, jax.Array] | None = None
-    ) -> Float[Array, "*b h2 w2 o"]:
-        """`out` receives "expand", "se", "project", where there is one."""
-        with jax.named_scope("FusedMBConv"):
-            named = {}
-            y = x
-            if self.expand is not None:
-                y = named["expand"] = self.expand(y)
-            if self.se is not None:
-                y = named["se"] = self.se(y)
-            y = named["project"] = self.project(y)
-            if self.has_skip:
-                y = x.astype(y.dtype) + y
-        if out is not None:
-            out.update(named)
-        return y

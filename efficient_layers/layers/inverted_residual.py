@@ -16,7 +16,40 @@ from efficient_layers.ops.activation import relu6
 Activation = Callable[[jax.Array], jax.Array]
 
 
-class InvertedResidual(nnx.Module):
+class ResidualChain(nnx.Module):
+    """y = the `parts` one after the other (those that are not None), plus x where `has_skip`."""
+
+    parts: tuple[str, ...] = ()
+    has_skip: bool
+
+    def __call__(
+        self, x: Float[Array, "*b h w c"], *, out: dict[str, jax.Array] | None = None
+    ) -> Float[Array, "*b h2 w2 o"]:
+        """`out` receives the output of every part, by name."""
+        with jax.named_scope(type(self).__name__):
+            named = {}
+            y = x
+            for name in self.parts:
+                part = getattr(self, name)
+                if part is not None:
+                    y = named[name] = part(y)
+            if self.has_skip:
+                y = x.astype(y.dtype) + y
+        if out is not None:
+            out.update(named)
+        return y
+
+    def _hidden(self, in_features: int, expand_ratio: float) -> int:
+        hidden = round(in_features * expand_ratio)
+        if hidden < 1:
+            raise ValueError(
+                f"{type(self).__name__} expects expand_ratio x in_features of at least 1. "
+                f"Got {expand_ratio} x {in_features}."
+            )
+        return hidden
+
+
+class InvertedResidual(ResidualChain):
     """y = project(se(depthwise(expand(x)))), plus x where strides = 1 and in = out channels.
 
     `expand` is 1x1 to hidden = expand_ratio x in_features channels, `depthwise` is k x k with the
@@ -55,6 +88,8 @@ class InvertedResidual(nnx.Module):
       TypeError: an input of integers.
     """
 
+    parts = ("expand", "depthwise", "se", "project")
+
     def __init__(
         self,
         in_features: int,
@@ -74,12 +109,7 @@ class InvertedResidual(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        hidden = round(in_features * expand_ratio)
-        if hidden < 1:
-            raise ValueError(
-                "InvertedResidual expects expand_ratio x in_features of at least 1. "
-                f"Got {expand_ratio} x {in_features}."
-            )
+        hidden = self._hidden(in_features, expand_ratio)
         types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         settings: dict[str, Any] = {"momentum": momentum, "epsilon": epsilon, **types}
         self.hidden_features = hidden
@@ -97,22 +127,3 @@ class InvertedResidual(nnx.Module):
             )
         self.project = ConvBNAct(hidden, out_features, 1, act=None, **settings)
         self.has_skip = strides == 1 and in_features == out_features
-
-    def __call__(
-        self, x: Float[Array, "*b h w c"], *, out: dict[str, jax.Array] | None = None
-    ) -> Float[Array, "*b h2 w2 o"]:
-        """`out` receives "expand", "depthwise", "se", "project", where there is one."""
-        with jax.named_scope("InvertedResidual"):
-            named = {}
-            y = x
-            if self.expand is not None:
-                y = named["expand"] = self.expand(y)
-            y = named["depthwise"] = self.depthwise(y)
-            if self.se is not None:
-                y = named["se"] = self.se(y)
-            y = named["project"] = self.project(y)
-            if self.has_skip:
-                y = x.astype(y.dtype) + y
-        if out is not None:
-            out.update(named)
-        return y

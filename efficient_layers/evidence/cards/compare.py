@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from efficient_layers import measure
-from efficient_layers.evidence.cards.card import Card, Side
+from efficient_layers.evidence.cards.card import Card
 from efficient_layers.evidence.jax_side import forward, gradients
 
 
@@ -31,10 +31,11 @@ class Compared:
 def compare(card: Card, *, calls: int = 30) -> list[Compared]:
     """The baseline's row, then one for each side."""
     x = jnp.asarray(np.random.default_rng(0).standard_normal(card.x, np.float32))
-    sides = {side.label: side for side in (card.baseline, *card.sides)}
-    costs = {label: measure.cost(_made(side), x) for label, side in sides.items()}
-    forwards = {label: forward(_made(side), x) for label, side in sides.items()}
-    trainings = {label: gradients(_made(side), x) for label, side in sides.items()}
+    sides = (card.baseline, *card.sides)
+    modules = {side.label: side.make(nnx.Rngs(0)) for side in sides}
+    costs = {label: measure.cost(module, x) for label, module in modules.items()}
+    forwards = {label: forward(module, x) for label, module in modules.items()}
+    trainings = {label: gradients(module, x) for label, module in modules.items()}
     forward_ms = _medians(forwards, calls)
     training_ms = _medians(trainings, calls)
     base = card.baseline.label
@@ -48,12 +49,8 @@ def compare(card: Card, *, calls: int = 30) -> list[Compared]:
             forward_ratio=forward_ms[base] / forward_ms[label],
             training_ratio=training_ms[base] / training_ms[label],
         )
-        for label in sides
+        for label in modules
     ]
-
-
-def _made(side: Side) -> nnx.Module:
-    return side.make(nnx.Rngs(0))
 
 
 def _medians(sides: dict, calls: int) -> dict[str, float]:
