@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from efficient_layers.layers.dropout import dropout_key
+
 
 class DropPath(nnx.Module):
     """y = x m / (1 - rate), m drawn 1 with probability 1 - rate, else 0; y = x in eval mode.
@@ -53,14 +55,9 @@ class DropPath(nnx.Module):
         self._check(x)
         if self.deterministic or self.rate == 0:
             return x
-        if rngs is None:
-            raise ValueError(
-                f"DropPath in train mode with rate={self.rate} needs a key. Got rngs=None. Call "
-                "layer(x, rngs=nnx.Rngs(dropout=key)), or layer.eval() first."
-            )
+        key = dropout_key(rngs, f"DropPath with rate={self.rate}")
         if self.rate == 1:
             return jnp.zeros_like(x)
-        key = rngs if isinstance(rngs, jax.Array) else rngs.dropout()
         rows = x.shape[:1] if self.mode == "row" else ()
         with jax.named_scope("DropPath"):
             kept = jax.random.bernoulli(key, 1 - self.rate, rows)

@@ -10,6 +10,8 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from efficient_layers.layers.dense import Dense, check_linear
+from efficient_layers.layers.dropout import dropout_key
+from efficient_layers.ops.kernel_factors import check_rank
 
 
 class Frozen(nnx.Variable):
@@ -65,11 +67,8 @@ class LoRALinear(Dense):
         super().__init__(
             in_features, out_features, use_bias=False, dtype=dtype, param_dtype=param_dtype
         )
-        if not 1 <= rank <= min(in_features, out_features):
-            raise ValueError(
-                f"LoRALinear expects a rank from 1 to {min(in_features, out_features)}, the "
-                f"smaller of {in_features} and {out_features} features. Got {rank}."
-            )
+        limit = min(in_features, out_features)
+        check_rank("LoRALinear", rank, limit, "the smaller of in_features and out_features")
         if not 0 <= dropout_rate < 1:
             raise ValueError(f"LoRALinear expects a dropout_rate in [0, 1). Got {dropout_rate}.")
         draw = nnx.initializers.lecun_normal()
@@ -92,12 +91,7 @@ class LoRALinear(Dense):
             if self.deterministic or not self.dropout_rate:
                 return self._apply(x)
             self._check(x)
-            if rngs is None:
-                raise ValueError(
-                    f"LoRALinear in train mode with dropout_rate={self.dropout_rate} needs a key. "
-                    "Got rngs=None. Call it with rngs=nnx.Rngs(dropout=key), or .eval() it first."
-                )
-            key = rngs.dropout() if isinstance(rngs, nnx.Rngs) else rngs
+            key = dropout_key(rngs, f"LoRALinear with dropout_rate={self.dropout_rate}")
             keep = jax.random.bernoulli(key, 1 - self.dropout_rate, x.shape)
             return self._apply(x, keep.reshape(-1, self.in_features))
 

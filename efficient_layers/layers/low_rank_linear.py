@@ -10,6 +10,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from efficient_layers.layers.dense import Dense, kernel_of
+from efficient_layers.ops.kernel_factors import check_rank
 
 
 class LowRankLinear(Dense):
@@ -52,11 +53,8 @@ class LowRankLinear(Dense):
         super().__init__(
             in_features, out_features, use_bias=use_bias, dtype=dtype, param_dtype=param_dtype
         )
-        if not 1 <= rank <= min(in_features, out_features):
-            raise ValueError(
-                f"LowRankLinear expects a rank from 1 to {min(in_features, out_features)}, the "
-                f"smaller of {in_features} and {out_features} features. Got {rank}."
-            )
+        limit = min(in_features, out_features)
+        check_rank("LowRankLinear", rank, limit, "the smaller of in_features and out_features")
         draw = nnx.initializers.lecun_normal()
         self.u = nnx.Param(draw(rngs.params(), (in_features, rank), param_dtype))
         self.v = nnx.Param(draw(rngs.params(), (rank, out_features), param_dtype))

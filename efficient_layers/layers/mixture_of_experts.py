@@ -13,6 +13,7 @@ from flax.typing import Dtype
 from jax import lax
 from jaxtyping import Array, Float
 
+from efficient_layers.layers.dropout import dropout_key
 from efficient_layers.ops.experts import Routing, balance_loss, combine, dispatch, route
 from efficient_layers.ops.precision import float32_or_wider
 
@@ -124,12 +125,7 @@ class MixtureOfExperts(nnx.Module):
         wide = float32_or_wider(x.dtype)
         x = x.astype(wide)
         if self.jitter and not self.deterministic:
-            if rngs is None:
-                raise ValueError(
-                    f"MixtureOfExperts in train mode with jitter={self.jitter} needs a key. Got "
-                    "rngs=None. Call it with rngs=nnx.Rngs(key), or .eval() it first."
-                )
-            key = rngs.dropout() if isinstance(rngs, nnx.Rngs) else rngs
+            key = dropout_key(rngs, f"MixtureOfExperts with jitter={self.jitter}")
             low, high = 1 - self.jitter, 1 + self.jitter
             x = x * jax.random.uniform(key, x.shape, wide, low, high)
         logits = jnp.matmul(x, self.router[...].astype(wide), precision=lax.Precision.HIGHEST)

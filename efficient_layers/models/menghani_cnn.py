@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from efficient_layers.layers import BatchNorm, Conv, List
-from efficient_layers.models.dropout import drop
+from efficient_layers.layers.dropout import drop
 from efficient_layers.models.initialise import draw_weights, glorot_uniform, placeholder
 
 STEM_FEATURES = 32

@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from efficient_layers.layers import ConvBNAct, InvertedResidual, List, make_divisible
-from efficient_layers.models.dropout import drop
+from efficient_layers.layers.dropout import drop
 from efficient_layers.models.fields import nearest
 from efficient_layers.models.initialise import draw_weights, he_normal_fan_out, placeholder
 

@@ -63,7 +63,7 @@ def test_bad_arguments_are_named():
         layers.DropPath(1.5)
     with pytest.raises(ValueError, match=r"mode 'row' or 'batch'. Got 'rows'"):
         layers.DropPath(0.5, mode="rows")
-    with pytest.raises(ValueError, match=r"rate=0.5 needs a key. Got rngs=None"):
+    with pytest.raises(ValueError, match=r"rate=0.5 in train mode needs a key. Got rngs=None"):
         layers.DropPath(0.5)(X)
     with pytest.raises(ValueError, match=r"batch axis. Got a scalar"):
         layers.DropPath(0.5)(jnp.ones(()))

@@ -51,7 +51,7 @@ def test_merge_gives_the_same_outputs():
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(ValueError, match=r"rank from 1 to 3, .* 5 and 3 features. Got 4"):
+    with pytest.raises(ValueError, match=r"rank from 1 to 3 .*out_features.*Got 4"):
         layers.LowRankLinear(5, 3, rank=4, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"sizes of at least 1. Got in_features=0"):
         layers.LowRankLinear(0, 3, rank=1, rngs=nnx.Rngs(0))

@@ -121,7 +121,7 @@ def test_bad_arguments_are_named():
         layer(experts=0)
     with pytest.raises(ValueError, match=r"jitter in \[0, 1\). Got 1"):
         layer(jitter=1)
-    with pytest.raises(ValueError, match=r"jitter=0.1 needs a key. Got rngs=None"):
+    with pytest.raises(ValueError, match=r"jitter=0.1 in train mode needs a key. Got rngs=None"):
         layer(jitter=0.1)(X)
     with pytest.raises(ValueError, match=r"shape \(\*batch, tokens, 4\). Got \(4,\)"):
         layer()(X[0, 0])

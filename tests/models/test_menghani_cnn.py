@@ -60,7 +60,7 @@ def test_intermediates_and_features(small):
 def test_dropout_needs_rngs_in_train_mode(small):
     model = nnx.clone(small)
     model.train()
-    with pytest.raises(ValueError, match=r"dropout_rate=0\.15 needs a key"):
+    with pytest.raises(ValueError, match=r"dropout_rate=0\.15 in train mode needs a key"):
         model(jnp.ones((2, 8, 8, 3)))
     assert model(jnp.ones((2, 8, 8, 3)), rngs=nnx.Rngs(dropout=0)).shape == (2, 10)
 
