@@ -29,6 +29,7 @@ from efficient_layers.layers.make_divisible import make_divisible
 from efficient_layers.layers.mixture_of_experts import MixtureOfExperts
 from efficient_layers.layers.monarch_linear import MonarchLinear
 from efficient_layers.layers.p4_conv import P4Conv
+from efficient_layers.layers.quant_param import QuantParam, QuantScale
 from efficient_layers.layers.rep_vgg import RepVGGBlock
 from efficient_layers.layers.rms_norm import RMSNorm
 from efficient_layers.layers.separable_conv import SeparableConv
@@ -70,6 +71,8 @@ __all__ = [
     "MixtureOfExperts",
     "MonarchLinear",
     "P4Conv",
+    "QuantParam",
+    "QuantScale",
     "RMSNorm",
     "RepVGGBlock",
     "SeparableConv",

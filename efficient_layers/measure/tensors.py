@@ -40,7 +40,7 @@ def tensors_of(state: Any) -> list[Tensor]:
         row = "/".join(keys[:-1]) or ROOT
         passing = isinstance(node, PASSING_TYPES)
         for leaf in jax.tree.leaves(node):
-            params = prod(leaf.shape) if _counted(node) else 0
+            params = prod(_logical_shape(node) or leaf.shape) if _counted(node) else 0
             stored = 0 if passing else stored_bytes(leaf.shape, leaf.dtype)
             tensors.append(Tensor(row, tuple(leaf.shape), params, stored, passing))
     return tensors
@@ -49,6 +49,11 @@ def tensors_of(state: Any) -> list[Tensor]:
 def _counted(node: Any) -> bool:
     named = any(cls.__name__ in PARAM_NAMES for cls in type(node).__mro__)
     return isinstance(node, PARAM_TYPES) or named
+
+
+def _logical_shape(node: Any) -> tuple[int, ...] | None:
+    """Of what array a `QuantParam` is the packed form; None: the array is not packed."""
+    return node.get_metadata("logical_shape", None) if isinstance(node, nnx.Variable) else None
 
 
 def stored_bytes(shape: tuple[int, ...], dtype: Any) -> int:

@@ -12,13 +12,10 @@ import pytest
 from flax import nnx
 
 import efficient_layers as el
+from efficient_layers.layers import QuantParam
 from efficient_layers.measure import cost
 
 pytestmark = pytest.mark.fast
-
-
-class QuantParam(nnx.Variable):
-    """Stands for the integer weights of the compression room."""
 
 
 def shapes(make):
@@ -179,6 +176,7 @@ def test_what_counts_as_a_parameter_and_what_is_stored():
         def __init__(self, *, rngs):
             self.weight = nnx.Param(jnp.ones((6, 2)))
             self.codes = QuantParam(jnp.ones((2, 3), jnp.int4))
+            self.packed = QuantParam(jnp.ones((2, 2), jnp.uint8), logical_shape=(2, 3))
             self.mask = nnx.Variable(jnp.ones(5, bool))
             self.seen = nnx.Cache(jnp.zeros(1000))
             self.drop = nnx.Dropout(0.1, rngs=rngs)
@@ -187,8 +185,8 @@ def test_what_counts_as_a_parameter_and_what_is_stored():
             return self.drop(x @ self.weight @ self.codes.astype(jnp.float32))
 
     counted = cost(shapes(Mixed), jnp.ones((1, 6)))
-    assert counted.params == 12 + 6
-    assert counted.weight_bytes == 48 + 3 + 5  # int4: two a byte
+    assert counted.params == 12 + 6 + 6
+    assert counted.weight_bytes == 48 + 3 + 4 + 5  # int4: two a byte
     assert [row.name for row in counted.layers] == ["(root)"]
 
 
