@@ -76,7 +76,10 @@ def forward(module: nnx.Module, x: jax.Array) -> Call:
 
 
 def gradients(module: nnx.Module, x: jax.Array) -> Call:
-    """Output, running statistics and the gradients of x and parameters under a fixed cotangent."""
+    """Output, running statistics and all gradients under a fixed cotangent.
+
+    Those of the parameters, and of x unless x is tokens.
+    """
     module.train()
     graphdef, params, rest = split(module)
     draws = "rngs" in inspect.signature(type(module).__call__).parameters
@@ -88,7 +91,8 @@ def gradients(module: nnx.Module, x: jax.Array) -> Call:
 
     @jax.jit
     def both(params: Any, rest: Any, x: jax.Array, cotangent: jax.Array) -> tuple:
-        y, pull, new_rest = jax.vjp(lambda p, x: forward(p, rest, x), params, x, has_aux=True)
+        moving = (params, x) if jnp.issubdtype(x.dtype, jnp.inexact) else (params,)
+        y, pull, new_rest = jax.vjp(lambda p, x=x: forward(p, rest, x), *moving, has_aux=True)
         return y, new_rest, pull(cotangent)
 
     shape = jax.eval_shape(forward, params, rest, x)[0].shape

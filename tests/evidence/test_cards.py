@@ -45,10 +45,11 @@ def test_every_card_was_measured_as_it_is_declared() -> None:
 def test_counts_in_the_table_are_those_of_the_layer(name: str) -> None:
     card = cards.CARDS[name]
     row = json.loads((FOLDER / "measured.json").read_text())[name]["cpu"]["rows"][1]
-    x = jax.ShapeDtypeStruct(card.x, jnp.float32)
+    x = jax.ShapeDtypeStruct(card.x, jnp.float32 if card.vocabulary is None else jnp.int32)
     module = nnx.eval_shape(lambda: card.sides[0].make(nnx.Rngs(0)))
     cost = measure.cost(module, x)
-    assert (row["params"], row["macs"]) == (cost.params, cost.macs)
+    counts = (row["params"], row["macs"], row["weight_bytes"])
+    assert counts == (cost.params, cost.macs, cost.weight_bytes)
 
 
 @pytest.mark.parametrize("name", sorted(cards.CARDS))
@@ -71,14 +72,14 @@ def test_a_page_without_a_place_for_the_table_is_an_error(tmp_path: Path) -> Non
 
 def test_a_slower_layer_is_called_slower(tmp_path: Path) -> None:
     card = cards.CARDS["depthwise_conv"]
-    rows = [cards.Compared("dense", 10, 10, 1.0, 2.0, 1.0, 1.0)]
-    rows += [cards.Compared("thin", 1, 1, 2.0, 1.0, 0.5, 2.0)]
+    rows = [cards.Compared("dense", 10, 10, 40, 1.0, 2.0, 1.0, 1.0)]
+    rows += [cards.Compared("thin", 1, 1, 4, 2.0, 1.0, 0.5, 2.0)]
     (tmp_path / f"{card.name}.md").write_text("<!-- measured -->\n<!-- /measured -->\n")
     cards.record(tmp_path, card, rows)
     cards.render(tmp_path, {"One": [card]})
     text = (tmp_path / f"{card.name}.md").read_text()
     assert "**Slower than dense on cpu**: thin (0.50 forward)." in text
-    assert "| 0.10 | 0.10 | 0.50 | 2.00 |" in (tmp_path / "README.md").read_text()
+    assert "| 0.10 | 0.10 | 0.10 | 0.50 | 2.00 |" in (tmp_path / "README.md").read_text()
 
 
 def test_an_unknown_card_is_an_error() -> None:

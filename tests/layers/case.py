@@ -23,6 +23,9 @@ _MADE: dict[tuple, tuple] = {}  # drawing weights compiles a generator for every
 class Case:
     """`layer(*args, **kwargs, rngs=...)` on a standard normal input of shape `x` gives shape `y`.
 
+    With `vocabulary` the input is int32 tokens from 0 to `vocabulary - 1`, derivatives are taken
+    along the parameters alone, and what the layer must refuse is floats.
+
     `oracle(module, x)` is the expected output in eval mode, by NumPy in float64 from the
     definition; `tolerance` is relative to the largest expected number. `smooth=False`: in train
     mode the gradient is not the derivative (straight-through), which is then checked in eval mode.
@@ -39,6 +42,7 @@ class Case:
     tolerance: float = 1e-5
     smooth: bool = True
     bfloat16_budget: float = 3e-2
+    vocabulary: int | None = None
 
     def __str__(self) -> str:
         return f"{self.layer.__name__} {self.name}".strip()
@@ -68,9 +72,24 @@ class Case:
         """Whether a call takes the argument `name`."""
         return name in inspect.signature(self.layer.__call__).parameters
 
+    @property
+    def differentiable(self) -> tuple[int, ...]:
+        """The arguments of `Program.scalar` that have a gradient."""
+        return (0, 1) if self.vocabulary is None else (0,)
+
+    def input_dtype(self, dtype: Any = np.float32) -> Any:
+        """`dtype`, unless the input is tokens."""
+        return dtype if self.vocabulary is None else np.int32
+
     def input(self, *, seed: int = 0, batch: int | None = None, dtype: Any = np.float32) -> Any:
         shape = self.x if batch is None else (batch, *self.x[1:])
-        return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+        draw = np.random.default_rng(seed)
+        values = (
+            draw.integers(self.vocabulary, size=shape)
+            if self.vocabulary
+            else draw.normal(size=shape)
+        )
+        return values.astype(self.input_dtype(dtype))
 
 
 def randomised(module: Any) -> Any:

@@ -93,7 +93,7 @@ def test_shape_and_dtype(case: Case) -> None:
     assert (y.shape, y.dtype) == (case.y, jnp.float32)
     kept = as_type(p.params, jnp.bfloat16)
     half = program(case, dtype=jnp.bfloat16) if "dtype" in case.signature else p
-    x = jax.ShapeDtypeStruct(case.x, jnp.bfloat16)
+    x = jax.ShapeDtypeStruct(case.x, case.input_dtype(jnp.bfloat16))
     with jax.numpy_dtype_promotion("strict"):  # nothing is promoted unasked
         y = jax.eval_shape(half.y, kept, x)
     assert (y.shape, y.dtype) == (case.y, jnp.bfloat16)
@@ -121,7 +121,10 @@ def test_oracle(case: Case) -> None:
 
 @thoroughly
 def test_derivatives_are_finite_differences(case: Case) -> None:
-    """Backward, forward and second derivatives along one direction of parameters and input."""
+    """Backward, forward and second derivatives along one direction of parameters and input.
+
+    Tokens stay where they are.
+    """
     step = 1e-5
     p = prepared(case, training=case.smooth)
     with jax.enable_x64(True):
@@ -139,8 +142,9 @@ def test_derivatives_are_finite_differences(case: Case) -> None:
 
         @quickly_compiled
         def derivatives(t: jax.Array) -> tuple:
-            backward = jax.grad(p.scalar, (0, 1))(*move(t))
-            inner = jax.tree.map(lambda g, d: (g * d).sum(), backward, along)
+            backward = jax.grad(p.scalar, case.differentiable)(*move(t))
+            directions = along[: len(backward)]
+            inner = jax.tree.map(lambda g, d: (g * d).sum(), backward, directions)
             return line(t), sum(jax.tree.leaves(inner)), jax.jacfwd(line)(t), jax.hessian(line)(t)
 
         before, here, after = (np.array(derivatives(np.float64(t))) for t in (-step, 0.0, step))
@@ -159,7 +163,7 @@ def test_derivatives_are_finite_differences(case: Case) -> None:
 def test_vmap_over_inputs_and_over_weights_is_a_loop(case: Case) -> None:
     p = prepared(case)
     xs = [case.input(seed=0), case.input(seed=1)]
-    gradient = jax.grad(p.scalar, (0, 1))
+    gradient = jax.grad(p.scalar, case.differentiable)
     loop = quickly_compiled(gradient)
     got = quickly_compiled(jax.vmap(gradient, (None, 0)))(p.params, np.stack(xs))
     close(got, stacked(*(loop(p.params, x) for x in xs)))
@@ -215,7 +219,7 @@ def test_fast_form_equals_its_reference(case: Case) -> None:
 
     def under(name: str, x: Any) -> Any:
         with ops.lowering(name):
-            return jax.jit(jax.value_and_grad(p.scalar, (0, 1)))(p.params, x)
+            return jax.jit(jax.value_and_grad(p.scalar, case.differentiable))(p.params, x)
 
     p = prepared(case)
     close(under("cpu", case.input()), under("reference", case.input()), 3e-5)
@@ -257,9 +261,12 @@ def test_randomness_is_asked_for_while_training(case: Case) -> None:
 
 
 @a_layer
-def test_integers_are_refused(case: Case) -> None:
-    with pytest.raises(TypeError, match=r"floating.*int32"):
-        case.make()(jnp.ones(case.x, jnp.int32))
+def test_an_input_of_the_other_kind_is_refused(case: Case) -> None:
+    """Integers where numbers are wanted, floats where tokens are."""
+    wrong = jnp.int32 if case.vocabulary is None else jnp.float32
+    message = r"floating.*int32" if case.vocabulary is None else r"integer.*float32"
+    with pytest.raises(TypeError, match=message):
+        case.make()(jnp.ones(case.x, wrong))
 
 
 @a_layer

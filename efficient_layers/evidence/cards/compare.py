@@ -3,8 +3,6 @@
 
 import dataclasses
 
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from efficient_layers import measure
@@ -16,12 +14,14 @@ from efficient_layers.evidence.jax_side import forward, gradients
 class Compared:
     """A row of the card: sizes, milliseconds (medians), and how many times as fast as the baseline.
 
-    `forward_*` is inference; `training_*` is forward, statistics and all gradients.
+    `weight_bytes` is what the stored tensors occupy. `forward_*` is inference; `training_*` is
+    forward, statistics and all gradients.
     """
 
     label: str
     params: int
     macs: int
+    weight_bytes: int
     forward_ms: float
     training_ms: float
     forward_ratio: float
@@ -30,7 +30,7 @@ class Compared:
 
 def compare(card: Card, *, calls: int = 30) -> list[Compared]:
     """The baseline's row, then one for each side."""
-    x = jnp.asarray(np.random.default_rng(0).standard_normal(card.x, np.float32))
+    x = card.input()
     sides = (card.baseline, *card.sides)
     modules = {side.label: side.make(nnx.Rngs(0)) for side in sides}
     costs = {label: measure.cost(module, x) for label, module in modules.items()}
@@ -44,6 +44,7 @@ def compare(card: Card, *, calls: int = 30) -> list[Compared]:
             label=label,
             params=costs[label].params,
             macs=costs[label].macs,
+            weight_bytes=costs[label].weight_bytes,
             forward_ms=forward_ms[label],
             training_ms=training_ms[label],
             forward_ratio=forward_ms[base] / forward_ms[label],

@@ -82,17 +82,19 @@ def _tables(card: Card, measured: Mapping[str, Any]) -> str:
 
 def _table(card: Card, backend: str, entry: Mapping[str, Any]) -> str:
     lines = [
-        "| | params | MACs | forward ms | + gradients ms | times as fast | + gradients |",
-        "|---|---|---|---|---|---|---|",
+        "| | params | MACs | KB | forward ms | + gradients ms | times as fast | + gradients |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in entry["rows"]:
         numbers = (row["forward_ms"], row["training_ms"])
         ratios = (row["forward_ratio"], row["training_ratio"])
         cells = [row["label"], f"{row['params']:,}", f"{row['macs']:,}"]
+        cells.append(f"{row['weight_bytes'] / 1000:,.0f}")
         cells += [f"{ms:.2f}" for ms in numbers] + [f"{ratio:.2f}" for ratio in ratios]
         lines.append(f"| {' | '.join(cells)} |")
     shape = "x".join(map(str, entry["x"]))
-    source = f"Input {shape}, float32; {entry['where']}; {entry['date']}; "
+    kind = "float32" if card.vocabulary is None else f"tokens below {card.vocabulary:,}"
+    source = f"Input {shape}, {kind}; {entry['where']}; {entry['date']}; "
     source += f"`{_COMMAND} --filter={card.name}`."
     return "\n".join([*lines, "", _verdict(backend, entry["rows"]), "", source])
 
@@ -116,17 +118,18 @@ def _index(
 ) -> str:
     title = "# The layers: which to choose\n\nMade by `" + _COMMAND + "` from `measured.json`.\n"
     legend = (
-        "Each row compares the card's best setting with what it replaces: `params` and `MACs` are "
-        "shares of the baseline's, `forward` and `with gradients` say how many times as fast it "
-        "is (below 1: slower).\n"
+        "Each row compares the card's best setting with what it replaces: `params`, `MACs` and "
+        "`bytes` (of weights) are shares of the baseline's, `forward` and `with gradients` say how "
+        "many times as fast it is (below 1: slower).\n"
     )
     parts = [title, legend]
     for name, cards in groups.items():
         parts.append(f"## {name}\n")
         parts.append(
-            "| card | layers | pays for | backend | params | MACs | forward | with gradients |"
+            "| card | layers | pays for | backend | params | MACs | bytes | forward "
+            "| with gradients |"
         )
-        parts.append("|---|---|---|---|---|---|---|---|")
+        parts.append("|---|---|---|---|---|---|---|---|---|")
         for card in cards:
             parts += _lines(card, everything.get(card.name, {}))
         parts.append("")
@@ -137,12 +140,12 @@ def _lines(card: Card, measured: Mapping[str, Any]) -> list[str]:
     names = ", ".join(f"`{name}`" for name in card.layers)
     head = f"| [{card.name}]({card.name}.md) | {names} | {card.pays} |"
     if not measured:
-        return [f"{head} - | - | - | - | - |"]
+        return [f"{head} - | - | - | - | - | - |"]
     lines = []
     for backend, entry in sorted(measured.items()):
         base, *sides = entry["rows"]
         best = max(sides, key=lambda row: row["forward_ratio"])
-        shares = [_share(best[key], base[key]) for key in ("params", "macs")]
+        shares = [_share(best[key], base[key]) for key in ("params", "macs", "weight_bytes")]
         ratios = [f"{best[key]:.2f}" for key in ("forward_ratio", "training_ratio")]
         lines.append(f"{head} {backend} | {' | '.join([*shares, *ratios])} |")
     return lines
