@@ -3,6 +3,7 @@
 
 from efficient_layers.ops.activation import hard_sigmoid, hard_swish, relu6
 from efficient_layers.ops.allocator import keep_freed_memory
+from efficient_layers.ops.attention import dot_product_attention
 from efficient_layers.ops.batch_norm import batch_norm
 from efficient_layers.ops.channel_shuffle import channel_shuffle
 from efficient_layers.ops.conv import conv_general_dilated
@@ -16,6 +17,7 @@ __all__ = [
     "channel_shuffle",
     "conv_general_dilated",
     "current_lowering",
+    "dot_product_attention",
     "group_norm",
     "hard_sigmoid",
     "hard_swish",
