@@ -14,6 +14,7 @@ from flax import nnx
 from efficient_layers import layers, models
 from efficient_layers.evidence.cases import Case, ConvBNReLU6, Convolution, Model
 from efficient_layers.evidence.plain import plain
+from efficient_layers.ops.compiler_options import compiler_options
 from efficient_layers.train.state import merge, split
 
 Call = Callable[[], Any]
@@ -71,7 +72,7 @@ def forward(module: nnx.Module, x: jax.Array) -> Call:
     """The output of `module` in eval mode."""
     module.eval()
     graphdef, params, rest = split(module)
-    apply = jax.jit(lambda params, rest, x: merge(graphdef, params, rest)(x))
+    apply = _jit(lambda params, rest, x: merge(graphdef, params, rest)(x))
     return lambda: apply(params, rest, x)
 
 
@@ -89,7 +90,7 @@ def gradients(module: nnx.Module, x: jax.Array) -> Call:
         y = merged(x, rngs=nnx.Rngs(0)) if draws else merged(x)
         return y, split(merged)[2]
 
-    @jax.jit
+    @_jit
     def both(params: Any, rest: Any, x: jax.Array, cotangent: jax.Array) -> tuple:
         moving = (params, x) if jnp.issubdtype(x.dtype, jnp.inexact) else (params,)
         y, pull, new_rest = jax.vjp(lambda p, x=x: forward(p, rest, x), *moving, has_aux=True)
@@ -98,6 +99,10 @@ def gradients(module: nnx.Module, x: jax.Array) -> Call:
     shape = jax.eval_shape(forward, params, rest, x)[0].shape
     cotangent = jnp.asarray(np.random.default_rng(1).standard_normal(shape, np.float32))
     return lambda: both(params, rest, x, cotangent)
+
+
+def _jit(function: Callable, **options: Any) -> Any:
+    return jax.jit(function, compiler_options=compiler_options(), **options)
 
 
 def _training_step(module: nnx.Module, x: jax.Array, y: jax.Array) -> Call:
@@ -116,7 +121,7 @@ def _training_step(module: nnx.Module, x: jax.Array, y: jax.Array) -> Call:
         updates, moments = tx.update(grads, moments, params)
         return (optax.apply_updates(params, updates), rest, moments), value
 
-    jitted = jax.jit(step, donate_argnums=0)
+    jitted = _jit(step, donate_argnums=0)
     state = (params, rest, tx.init(params))
 
     def once() -> Any:

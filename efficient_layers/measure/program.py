@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 
 from efficient_layers.measure.view import pure
+from efficient_layers.ops.compiler_options import compiler_options
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,6 @@ def compiled_view(model: "nnx.Module | Callable | Program", x: Any = None) -> Pr
     def apply(leaves: list, arrays: list) -> Any:
         return function.apply(jax.tree.unflatten(treedef, leaves), arrays)
 
-    compiled = jax.jit(apply).lower(leaves, function.arrays).compile()
+    compiled = jax.jit(apply).lower(leaves, function.arrays).compile(compiler_options())
     seconds = time.perf_counter() - start
     return Program(compiled, function.state, leaves, function.arrays, seconds)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from efficient_layers.ops.compiler_options import compiler_options
 from efficient_layers.train import mesh as meshes
 from efficient_layers.train.experiment import Experiment
 from efficient_layers.train.state import template
@@ -24,7 +25,12 @@ def lower_step(experiment: Experiment, state: Any) -> jax.stages.Lowered:
         for name, (shape, dtype) in experiment.input.batch_spec().items()
     }
     key = jax.ShapeDtypeStruct((), experiment.key.dtype, sharding=replicated)
-    jitted = jax.jit(experiment.step, donate_argnums=0, out_shardings=(shardings, replicated))
+    jitted = jax.jit(
+        experiment.step,
+        donate_argnums=0,
+        out_shardings=(shardings, replicated),
+        compiler_options=compiler_options(),
+    )
     return jitted.lower(template(state, shardings), batch, key)
 
 
