@@ -3,6 +3,7 @@
 
 from flax.nnx import List
 
+from efficient_layers.layers.alibi import ALiBi
 from efficient_layers.layers.batch_norm import BatchNorm
 from efficient_layers.layers.block_diagonal_linear import BlockDiagonalLinear
 from efficient_layers.layers.blur_pool import BlurPool
@@ -13,28 +14,42 @@ from efficient_layers.layers.conv_next_block import ConvNeXtBlock
 from efficient_layers.layers.crelu import CReLU
 from efficient_layers.layers.depthwise_conv import DepthwiseConv
 from efficient_layers.layers.drop_path import DropPath
+from efficient_layers.layers.embedding import Embedding
+from efficient_layers.layers.factorized_embedding import FactorizedEmbedding
 from efficient_layers.layers.fire import Fire
 from efficient_layers.layers.fused_mb_conv import FusedMBConv
 from efficient_layers.layers.gated_linear_unit import GEGLU, GatedLinearUnit, SwiGLU
 from efficient_layers.layers.ghost import GhostBottleneck, GhostModule
 from efficient_layers.layers.group_norm import GroupNorm
+from efficient_layers.layers.hash_embedding import HashEmbedding
 from efficient_layers.layers.hashed_linear import HashedLinear
 from efficient_layers.layers.inverted_residual import InvertedResidual
 from efficient_layers.layers.kronecker_linear import KroneckerLinear
 from efficient_layers.layers.layer_norm import LayerNorm
+from efficient_layers.layers.linear_attention import LinearAttention
 from efficient_layers.layers.lora_linear import Frozen, LoRALinear
 from efficient_layers.layers.low_rank_conv import CPConv, SpatialSeparableConv, TuckerConv
 from efficient_layers.layers.low_rank_linear import LowRankLinear
 from efficient_layers.layers.make_divisible import make_divisible
 from efficient_layers.layers.mixture_of_experts import MixtureOfExperts
 from efficient_layers.layers.monarch_linear import MonarchLinear
+from efficient_layers.layers.multi_head_attention import (
+    GroupedQueryAttention,
+    MultiHeadAttention,
+    MultiQueryAttention,
+)
 from efficient_layers.layers.p4_conv import P4Conv
 from efficient_layers.layers.quant_param import QuantParam, QuantScale
+from efficient_layers.layers.quotient_remainder_embedding import QuotientRemainderEmbedding
+from efficient_layers.layers.random_projection_embedding import RandomProjectionEmbedding
+from efficient_layers.layers.relative_bias import RelativeBias, RelativePosition
 from efficient_layers.layers.rep_vgg import RepVGGBlock
 from efficient_layers.layers.rms_norm import RMSNorm
+from efficient_layers.layers.rope import RoPE
 from efficient_layers.layers.separable_conv import SeparableConv
 from efficient_layers.layers.shared_stack import SharedStack
 from efficient_layers.layers.shuffle_unit import ShuffleUnit
+from efficient_layers.layers.sliding_window_attention import SlidingWindowAttention
 from efficient_layers.layers.sparse_linear import SparseLinear
 from efficient_layers.layers.squeeze_excite import SqueezeExcite
 from efficient_layers.layers.standardized_conv import StandardizedConv
@@ -43,6 +58,7 @@ from efficient_layers.ops.activation import hard_sigmoid, hard_swish
 
 __all__ = [
     "GEGLU",
+    "ALiBi",
     "BatchNorm",
     "BlockDiagonalLinear",
     "BlurPool",
@@ -54,6 +70,8 @@ __all__ = [
     "ConvNeXtBlock",
     "DepthwiseConv",
     "DropPath",
+    "Embedding",
+    "FactorizedEmbedding",
     "Fire",
     "Frozen",
     "FusedMBConv",
@@ -61,23 +79,34 @@ __all__ = [
     "GhostBottleneck",
     "GhostModule",
     "GroupNorm",
+    "GroupedQueryAttention",
+    "HashEmbedding",
     "HashedLinear",
     "InvertedResidual",
     "KroneckerLinear",
     "LayerNorm",
+    "LinearAttention",
     "List",
     "LoRALinear",
     "LowRankLinear",
     "MixtureOfExperts",
     "MonarchLinear",
+    "MultiHeadAttention",
+    "MultiQueryAttention",
     "P4Conv",
     "QuantParam",
     "QuantScale",
+    "QuotientRemainderEmbedding",
     "RMSNorm",
+    "RandomProjectionEmbedding",
+    "RelativeBias",
+    "RelativePosition",
     "RepVGGBlock",
+    "RoPE",
     "SeparableConv",
     "SharedStack",
     "ShuffleUnit",
+    "SlidingWindowAttention",
     "SparseLinear",
     "SpatialSeparableConv",
     "SqueezeExcite",

@@ -10,6 +10,7 @@ from efficient_layers.evidence.cards.card import Card
 from efficient_layers.evidence.cards.convolutions import CARDS as CONVOLUTIONS
 from efficient_layers.evidence.cards.dense import CARDS as DENSE
 from efficient_layers.evidence.cards.norms import CARDS as NORMS
+from efficient_layers.evidence.cards.sequence import CARDS as SEQUENCE
 
 GROUPS: Mapping[str, tuple[Card, ...]] = MappingProxyType(
     {
@@ -17,6 +18,7 @@ GROUPS: Mapping[str, tuple[Card, ...]] = MappingProxyType(
         "Blocks and low-rank convolutions": BLOCKS,
         "Dense": DENSE,
         "Normalisation, activation, regularisation, sharing": NORMS,
+        "Linear attention and recurrence": SEQUENCE,
     }
 )
 CARDS: Mapping[str, Card] = MappingProxyType(

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cards of layers that go along a sequence without n x n weights: attention's variants, recurrence.
+
+Attention stands beside softmax attention with 8 heads of 64 at 1,024 positions; where that length
+pays and where not is the table of docs/benchmarks/attention_lengths.
+"""
+
+from flax import nnx
+
+from efficient_layers import layers
+from efficient_layers.evidence.cards.card import Card, Side
+
+_TOKENS = (1, 1024, 512)
+
+
+def _softmax_attention(rngs: nnx.Rngs) -> nnx.Module:
+    return nnx.MultiHeadAttention(8, 512, decode=False, rngs=rngs)
+
+
+_SOFTMAX = Side("softmax attention", _softmax_attention)
+
+
+CARDS = (
+    Card(
+        name="linear_attention",
+        layers=("LinearAttention",),
+        pays="long sequences; decoding at a constant cost a step",
+        x=_TOKENS,
+        baseline=_SOFTMAX,
+        sides=(
+            Side("all positions", lambda rngs: layers.LinearAttention(512, 8, rngs=rngs)),
+            Side("causal", lambda rngs: layers.LinearAttention(512, 8, causal=True, rngs=rngs)),
+        ),
+    ),
+)
