@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from flax.core.meta import unbox
 
 from efficient_layers import layers, linen, measure, ops, train
 from tests.layers.case import Case, cases, registered
@@ -126,7 +127,7 @@ def test_derivatives_are_finite_differences(case: Case) -> None:
     Tokens stay where they are.
     """
     step = 1e-5
-    p = prepared(case, training=case.smooth)
+    p = prepared(case, training=bool(case.smooth))
     with jax.enable_x64(True):
         wide = (as_type(p.params, np.float64), as_type(p.rest, np.float64))
         p = dataclasses.replace(p, params=wide[0], rest=wide[1])
@@ -152,8 +153,10 @@ def test_derivatives_are_finite_differences(case: Case) -> None:
     first = (after[0] - before[0]) / (2 * step)
     second = (after[1] - before[1]) / (2 * step)
     scale = max(1.0, abs(float(here[0])), abs(float(first)))
-    np.testing.assert_allclose(here[1], first, rtol=1e-5, atol=1e-6 * scale)
     np.testing.assert_allclose(here[2], here[1], rtol=1e-9, atol=1e-9 * scale)
+    if case.smooth == "never":
+        return
+    np.testing.assert_allclose(here[1], first, rtol=1e-5, atol=1e-6 * scale)
     np.testing.assert_allclose(
         here[3], second, rtol=1e-4, atol=1e-5 * max(scale, abs(float(second)))
     )
@@ -274,6 +277,7 @@ def test_linen_twin_computes_the_same(case: Case) -> None:
     twin = getattr(linen, case.layer.__name__)(*case.args, **case.kwargs)
     x = jnp.asarray(case.input())
     y, variables = twin.init_with_output({"params": jax.random.key(0)}, x, train=False)
+    variables = unbox(variables)  # of what a Variable's metadata wraps in Linen
     ours = case.make()
     ours.eval()
     arrays = {
