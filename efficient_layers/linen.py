@@ -47,7 +47,8 @@ def _twin(layer: type[nnx.Module], *args: Any, name: str | None = None, **kwargs
 
 
 def __dir__() -> list[str]:
-    return [name for name in layers.__all__ if inspect.isclass(getattr(layers, name))]
+    classes = (name for name in layers.__all__ if inspect.isclass(getattr(layers, name)))
+    return [name for name in classes if issubclass(getattr(layers, name), nnx.Module)]
 
 
 def __getattr__(name: str) -> Any:
