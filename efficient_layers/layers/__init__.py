@@ -23,10 +23,12 @@ from efficient_layers.layers.ghost import GhostBottleneck, GhostModule
 from efficient_layers.layers.group_norm import GroupNorm
 from efficient_layers.layers.hash_embedding import HashEmbedding
 from efficient_layers.layers.hashed_linear import HashedLinear
+from efficient_layers.layers.int_embedding import IntEmbedding
 from efficient_layers.layers.inverted_residual import InvertedResidual
 from efficient_layers.layers.kronecker_linear import KroneckerLinear
 from efficient_layers.layers.layer_norm import LayerNorm
 from efficient_layers.layers.linear_attention import LinearAttention
+from efficient_layers.layers.linformer import Linformer
 from efficient_layers.layers.lora_linear import Frozen, LoRALinear
 from efficient_layers.layers.low_rank_conv import CPConv, SpatialSeparableConv, TuckerConv
 from efficient_layers.layers.low_rank_linear import LowRankLinear
@@ -38,8 +40,12 @@ from efficient_layers.layers.multi_head_attention import (
     MultiHeadAttention,
     MultiQueryAttention,
 )
+from efficient_layers.layers.nystrom_attention import NystromAttention
 from efficient_layers.layers.p4_conv import P4Conv
+from efficient_layers.layers.performer import Performer
+from efficient_layers.layers.quant_linear import IntLinear, QuantLinear
 from efficient_layers.layers.quant_param import QuantParam, QuantScale
+from efficient_layers.layers.quant_spec import QuantSpec
 from efficient_layers.layers.quotient_remainder_embedding import QuotientRemainderEmbedding
 from efficient_layers.layers.random_projection_embedding import RandomProjectionEmbedding
 from efficient_layers.layers.relative_bias import RelativeBias, RelativePosition
@@ -82,10 +88,13 @@ __all__ = [
     "GroupedQueryAttention",
     "HashEmbedding",
     "HashedLinear",
+    "IntEmbedding",
+    "IntLinear",
     "InvertedResidual",
     "KroneckerLinear",
     "LayerNorm",
     "LinearAttention",
+    "Linformer",
     "List",
     "LoRALinear",
     "LowRankLinear",
@@ -93,9 +102,13 @@ __all__ = [
     "MonarchLinear",
     "MultiHeadAttention",
     "MultiQueryAttention",
+    "NystromAttention",
     "P4Conv",
+    "Performer",
+    "QuantLinear",
     "QuantParam",
     "QuantScale",
+    "QuantSpec",
     "QuotientRemainderEmbedding",
     "RMSNorm",
     "RandomProjectionEmbedding",

@@ -22,6 +22,15 @@ def timm_blocks() -> Any:
     return pytest.importorskip("timm.models._efficientnet_blocks", reason=reason)
 
 
+def transformers_module(name: str) -> Any:
+    """`transformers.models.NAME.modeling_NAME`."""
+    pytest.importorskip("torch", reason="torch is an oracle: see docs/dependencies.md")
+    registrations = "torchvision._meta_registrations"  # as in `timm_blocks`
+    sys.modules.setdefault(registrations, types.ModuleType(registrations))
+    reason = "transformers is an oracle: see docs/dependencies.md"
+    return pytest.importorskip(f"transformers.models.{name}.modeling_{name}", reason=reason)
+
+
 def randomise(theirs: Any, seed: int = 0) -> Any:
     """Every parameter and statistic of a torch module drawn at random (variances positive)."""
     import torch

@@ -32,4 +32,45 @@ CARDS = (
             Side("causal", lambda rngs: layers.LinearAttention(512, 8, causal=True, rngs=rngs)),
         ),
     ),
+    Card(
+        name="performer",
+        layers=("Performer",),
+        pays="long sequences with weights near softmax's, from weights trained with softmax",
+        x=_TOKENS,
+        baseline=_SOFTMAX,
+        sides=(
+            Side("272 features", lambda rngs: layers.Performer(512, 8, rngs=rngs)),
+            Side(
+                "64 features, causal",
+                lambda rngs: layers.Performer(512, 8, num_features=64, causal=True, rngs=rngs),
+            ),
+        ),
+    ),
+    Card(
+        name="linformer",
+        layers=("Linformer",),
+        pays="encoders of one fixed length: n x rank weights, plain products",
+        x=_TOKENS,
+        baseline=_SOFTMAX,
+        sides=(
+            Side(
+                "rank 128",
+                lambda rngs: layers.Linformer(512, 8, length=1024, rank=128, rngs=rngs),
+            ),
+        ),
+    ),
+    Card(
+        name="nystrom_attention",
+        layers=("NystromAttention",),
+        pays="encoders with long inputs of any length, from weights trained with softmax",
+        x=_TOKENS,
+        baseline=_SOFTMAX,
+        sides=(
+            Side("64 landmarks", lambda rngs: layers.NystromAttention(512, 8, rngs=rngs)),
+            Side(
+                "64 landmarks, skip of 33",
+                lambda rngs: layers.NystromAttention(512, 8, kernel_size=33, rngs=rngs),
+            ),
+        ),
+    ),
 )
