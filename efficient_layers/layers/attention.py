@@ -9,7 +9,9 @@ from flax import nnx
 from flax.typing import Dtype
 from jaxtyping import Array, Bool, Float, Int
 
+from efficient_layers.layers.decoding import decode, init_cache
 from efficient_layers.layers.dropout import dropout_key
+from efficient_layers.layers.kv_cache import KVCache
 from efficient_layers.layers.position import Position
 from efficient_layers.layers.rms_norm import RMSNorm
 from efficient_layers.layers.rope import RoPE
@@ -116,6 +118,41 @@ class Attention(nnx.Module):
                 **self._dropout(rngs),
             )
             return self._joined(y)
+
+    def init_cache(
+        self,
+        batch: int | tuple[int, ...],
+        max_length: int,
+        *,
+        dtype: Dtype | None = None,
+        piece: int = 1,
+    ) -> KVCache:
+        """An empty cache for `decode`, of `max_length` tokens; `batch`: the axes before them.
+
+        With a window it has window + piece - 1 slots and rolls over, if that is less than
+        max_length: `piece` is how many tokens a call of `decode` brings at most. `dtype`: float32
+        (or the layer's), bfloat16, or int8 with scales.
+
+        Raises:
+          ValueError: a layer that is not causal, a max_length that its positions do not have.
+        """
+        return init_cache(self, batch, max_length, dtype, piece)
+
+    def decode(
+        self, x: Float[Array, "*b n d"], cache: KVCache
+    ) -> tuple[Float[Array, "*b n d"], KVCache]:
+        """Outputs of the next n tokens (a prompt, or one new token), and the cache with them.
+
+        The same numbers as the rows of a call on all tokens so far, in eval mode: to rounding for
+        a float cache. One program for any length. Overflow: see `KVCache`.
+
+        Raises:
+          ValueError: a full cache or a position beyond RoPE's limit, where known; a layer that is
+            not causal; a cache of other heads or batch.
+        """
+        self._check(x, None)
+        with jax.named_scope(type(self).__name__):
+            return decode(self, x, cache)
 
     def _attend(
         self, query: jax.Array, key: jax.Array, value: jax.Array, **hidden: Any

@@ -96,11 +96,11 @@ class RoPE(Position):
                 f"RoPE expects positions of shape {x.shape[-3:-2]} or {x.shape[:-2]}. "
                 f"Got {positions.shape}."
             )
-        if not isinstance(positions, jax.core.Tracer) and positions.size:
-            self._refuse(int(positions.max()) + 1)
         y = rotate(x, positions, frequencies, interleaved=self.interleaved)
         if self.max_length is None:
             return y
+        if not isinstance(positions, jax.core.Tracer) and positions.size:
+            self._refuse(int(positions.max()) + 1)
         beyond = (positions >= self.max_length)[..., None, None]
         return jnp.where(beyond.reshape((1,) * (x.ndim - beyond.ndim) + beyond.shape), jnp.nan, y)
 
