@@ -49,6 +49,18 @@ class Lookup(nnx.Module):
         """The vectors of all tokens."""
         return self._rows(jnp.arange(self.num_embeddings))
 
+    def merge(self) -> nnx.Embed:
+        """An `nnx.Embed` with the same outputs, its table written out in `param_dtype`."""
+        table = self.table()
+        return nnx.Embed(
+            self.num_embeddings,
+            self.features,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            embedding_init=lambda key, shape, dtype: jnp.array(table, dtype),
+            rngs=nnx.Rngs(0),
+        )
+
     def _rows(self, x: jax.Array) -> jax.Array:
         raise NotImplementedError
 
