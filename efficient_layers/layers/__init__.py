@@ -12,12 +12,14 @@ from efficient_layers.layers.conv import Conv
 from efficient_layers.layers.conv_bn_act import ConvBNAct
 from efficient_layers.layers.conv_next_block import ConvNeXtBlock
 from efficient_layers.layers.crelu import CReLU
+from efficient_layers.layers.delta_net import DeltaNet
 from efficient_layers.layers.depthwise_conv import DepthwiseConv
 from efficient_layers.layers.drop_path import DropPath
 from efficient_layers.layers.embedding import Embedding
 from efficient_layers.layers.factorized_embedding import FactorizedEmbedding
 from efficient_layers.layers.fire import Fire
 from efficient_layers.layers.fused_mb_conv import FusedMBConv
+from efficient_layers.layers.gated_linear_attention import GatedLinearAttention
 from efficient_layers.layers.gated_linear_unit import GEGLU, GatedLinearUnit, SwiGLU
 from efficient_layers.layers.ghost import GhostBottleneck, GhostModule
 from efficient_layers.layers.group_norm import GroupNorm
@@ -26,6 +28,7 @@ from efficient_layers.layers.hashed_linear import HashedLinear
 from efficient_layers.layers.int_embedding import IntEmbedding
 from efficient_layers.layers.inverted_residual import InvertedResidual
 from efficient_layers.layers.kronecker_linear import KroneckerLinear
+from efficient_layers.layers.kv_cache import KVCache
 from efficient_layers.layers.layer_norm import LayerNorm
 from efficient_layers.layers.linear_attention import LinearAttention
 from efficient_layers.layers.linformer import Linformer
@@ -74,6 +77,7 @@ __all__ = [
     "Conv",
     "ConvBNAct",
     "ConvNeXtBlock",
+    "DeltaNet",
     "DepthwiseConv",
     "DropPath",
     "Embedding",
@@ -81,6 +85,7 @@ __all__ = [
     "Fire",
     "Frozen",
     "FusedMBConv",
+    "GatedLinearAttention",
     "GatedLinearUnit",
     "GhostBottleneck",
     "GhostModule",
@@ -91,6 +96,7 @@ __all__ = [
     "IntEmbedding",
     "IntLinear",
     "InvertedResidual",
+    "KVCache",
     "KroneckerLinear",
     "LayerNorm",
     "LinearAttention",
