@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -28,7 +28,8 @@ class Case:
 
     `oracle(module, x)` is the expected output in eval mode, by NumPy in float64 from the
     definition; `tolerance` is relative to the largest expected number. `smooth=False`: in train
-    mode the gradient is not the derivative (straight-through), which is then checked in eval mode.
+    mode the gradient is not the derivative (straight-through), which is then checked in eval mode;
+    "never": nor there (rounding), so only that gradients are finite and forward equals backward.
     `bfloat16_budget` bounds the error of computing in bfloat16, relative like `tolerance`.
     """
 
@@ -40,7 +41,7 @@ class Case:
     name: str = ""
     oracle: Oracle | None = None
     tolerance: float = 1e-5
-    smooth: bool = True
+    smooth: bool | Literal["never"] = True
     bfloat16_budget: float = 3e-2
     vocabulary: int | None = None
 

@@ -10,6 +10,7 @@ from efficient_layers.evidence.cards.card import Card
 from efficient_layers.evidence.cards.convolutions import CARDS as CONVOLUTIONS
 from efficient_layers.evidence.cards.dense import CARDS as DENSE
 from efficient_layers.evidence.cards.norms import CARDS as NORMS
+from efficient_layers.evidence.cards.quantized import CARDS as QUANTIZED
 from efficient_layers.evidence.cards.sequence import CARDS as SEQUENCE
 
 GROUPS: Mapping[str, tuple[Card, ...]] = MappingProxyType(
@@ -19,6 +20,7 @@ GROUPS: Mapping[str, tuple[Card, ...]] = MappingProxyType(
         "Dense": DENSE,
         "Normalisation, activation, regularisation, sharing": NORMS,
         "Linear attention and recurrence": SEQUENCE,
+        "Quantised": QUANTIZED,
     }
 )
 CARDS: Mapping[str, Card] = MappingProxyType(
