@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Softmax attention: one signature for every head layout, mask, window, bias and platform."""
 
+import math
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from efficient_layers.ops.attention_blockwise import attend
 from efficient_layers.ops.attention_terms import Added, Fixed, Rule, softmax_attention
+from efficient_layers.ops.lowering import current_lowering
+from efficient_layers.ops.precision import float32_or_wider
 
 Window = int | tuple[int, int]
 
@@ -69,14 +74,34 @@ def dot_product_attention(
     scale = d**-0.5 if scale is None else scale
     q = jnp.moveaxis((query * scale).reshape(*batch, n, g, h // g, d), -4, -2)
     k, v = jnp.moveaxis(key, -3, -2), jnp.moveaxis(value, -3, -2)
-    y = softmax_attention(q, k.astype(q.dtype), v, added, fixed, rule)
+    if current_lowering() == "reference":
+        y = softmax_attention(q, k.astype(q.dtype), v, added, fixed, rule)
+    else:
+        y = _blockwise(q, k, v, added, fixed, rule)
     return jnp.moveaxis(y, -2, -4).reshape(*batch, n, h, value.shape[-1]).astype(query.dtype)
+
+
+def _blockwise(q, k, v, added, fixed, rule):
+    """One batch axis, float32 or wider, block by block."""
+    batch, wide = q.shape[:-4], float32_or_wider(q.dtype)
+    terms = jax.tree.map(partial(_one_batch_axis, batch=batch), (added, fixed))
+    q, k, v = (x.astype(wide).reshape(math.prod(batch), *x.shape[len(batch) :]) for x in (q, k, v))
+    y = attend(q, k, v, *terms, rule)
+    return y.reshape(*batch, *y.shape[1:])
+
+
+def _one_batch_axis(x, batch):
+    """(*b, g, r, n, m) to (b, g, r, n, m), or (1, ...) where all of *b are 1."""
+    here, rest = x.shape[: len(batch)], x.shape[len(batch) :]
+    if set(here) <= {1}:
+        return x.reshape(1, *rest)
+    return jnp.broadcast_to(x, (*batch, *rest)).reshape(math.prod(batch), *rest)
 
 
 def _terms(full, g, rule, mask, bias, slopes, segments, query_offset, dropout_key):
     """`Added` and `Fixed` with axes (*b, g, r, n, m), from the arguments as given."""
     *batch, h, n, m = full
-    added = Added(_bias(bias, full, g), _slopes(slopes, h, g))
+    added = Added(_bias(bias, full, g), _slopes(slopes, full, g))
     fixed = Fixed(mask=_mask(mask, full, g))
     if segments is not None:
         queries, keys = _segments(segments, full)
@@ -174,14 +199,16 @@ def _grouped(name, x, full, g):
     return x.reshape(*batch, *heads, n, m)
 
 
-def _slopes(slopes, h, g):
+def _slopes(slopes, full, g):
+    """(h,) to (1, ..., g, r, 1, 1)."""
     if slopes is None:
         return None
+    *batch, h, _, _ = full
     if slopes.shape != (h,):
         raise ValueError(f"slopes must have shape (h,) = ({h},). Got {slopes.shape}.")
     if not jnp.issubdtype(slopes.dtype, jnp.floating):
         raise TypeError(f"slopes must be a float array. Got {slopes.dtype}.")
-    return slopes.reshape(g, h // g, 1, 1)
+    return slopes.reshape(*(1,) * len(batch), g, h // g, 1, 1)
 
 
 def _segments(segments, full):

@@ -59,13 +59,19 @@ def scores(
     """q k^T and what is added, in float32 or wider; -inf where a key is not seen."""
     wide = float32_or_wider(q.dtype)
     s = jnp.einsum("...rnd,...md->...rnm", q, k, preferred_element_type=wide)
-    if added.bias is not None:
-        s = s + added.bias.astype(wide)
-    if added.slopes is not None:
-        distance = jnp.abs(fixed.query_position - fixed.key_position).astype(wide)
-        s = s - added.slopes.astype(wide) * distance
+    s = add(s, added, fixed)
     visible = seen(fixed, rule)
     return s if visible is None else jnp.where(visible, s, -jnp.inf)
+
+
+def add(s: Float[Array, "*b g r n m"], added: Added, fixed: Fixed) -> Float[Array, "*b g r n m"]:
+    """s + bias - slopes |i - j|: linear in `added`, hence its own derivative."""
+    if added.bias is not None:
+        s = s + added.bias.astype(s.dtype)
+    if added.slopes is not None:
+        distance = jnp.abs(fixed.query_position - fixed.key_position).astype(s.dtype)
+        s = s - added.slopes.astype(s.dtype) * distance
+    return s
 
 
 def seen(fixed: Fixed, rule: Rule) -> Bool[Array, "*b g r n m"] | None:
