@@ -6,6 +6,7 @@ from flax.nnx import List
 from efficient_layers.layers.alibi import ALiBi
 from efficient_layers.layers.batch_norm import BatchNorm
 from efficient_layers.layers.block_diagonal_linear import BlockDiagonalLinear
+from efficient_layers.layers.block_sparse_attention import BlockSparseAttention
 from efficient_layers.layers.blur_pool import BlurPool
 from efficient_layers.layers.causal_conv import CausalConv
 from efficient_layers.layers.conv import Conv
@@ -46,6 +47,7 @@ from efficient_layers.layers.multi_head_attention import (
 from efficient_layers.layers.nystrom_attention import NystromAttention
 from efficient_layers.layers.p4_conv import P4Conv
 from efficient_layers.layers.performer import Performer
+from efficient_layers.layers.quant_conv import IntConv, QuantConv
 from efficient_layers.layers.quant_linear import IntLinear, QuantLinear
 from efficient_layers.layers.quant_param import QuantParam, QuantScale
 from efficient_layers.layers.quant_spec import QuantSpec
@@ -64,12 +66,15 @@ from efficient_layers.layers.squeeze_excite import SqueezeExcite
 from efficient_layers.layers.standardized_conv import StandardizedConv
 from efficient_layers.layers.tied_linear import tied_linear
 from efficient_layers.ops.activation import hard_sigmoid, hard_swish
+from efficient_layers.ops.block_sparse import BlockPattern
 
 __all__ = [
     "GEGLU",
     "ALiBi",
     "BatchNorm",
     "BlockDiagonalLinear",
+    "BlockPattern",
+    "BlockSparseAttention",
     "BlurPool",
     "CPConv",
     "CReLU",
@@ -93,6 +98,7 @@ __all__ = [
     "GroupedQueryAttention",
     "HashEmbedding",
     "HashedLinear",
+    "IntConv",
     "IntEmbedding",
     "IntLinear",
     "InvertedResidual",
@@ -111,6 +117,7 @@ __all__ = [
     "NystromAttention",
     "P4Conv",
     "Performer",
+    "QuantConv",
     "QuantLinear",
     "QuantParam",
     "QuantScale",

@@ -73,4 +73,20 @@ CARDS = (
             ),
         ),
     ),
+    Card(
+        name="gated_linear_attention",
+        layers=("GatedLinearAttention",),
+        pays="causal language models: forgets by feature, decodes at a constant cost a step",
+        x=_TOKENS,
+        baseline=_SOFTMAX,
+        sides=(Side("chunks of 64", lambda rngs: layers.GatedLinearAttention(512, 8, rngs=rngs)),),
+    ),
+    Card(
+        name="delta_net",
+        layers=("DeltaNet",),
+        pays="causal models that must recall: overwrites by key, decodes at a constant cost a step",
+        x=_TOKENS,
+        baseline=_SOFTMAX,
+        sides=(Side("chunks of 64", lambda rngs: layers.DeltaNet(512, 8, rngs=rngs)),),
+    ),
 )
