@@ -30,6 +30,7 @@ a_layer = pytest.mark.parametrize("case", FIRST, ids=str)
 # Checks that compile much. `make test` makes them for the first case of layers with mathematics of
 # their own; further cases, and blocks built of other layers, are left to `make test-all`.
 BLOCKS = {
+    layers.BlockSparseAttention,
     layers.ConvBNAct,
     layers.ConvNeXtBlock,
     layers.CPConv,
@@ -44,6 +45,7 @@ BLOCKS = {
     layers.RepVGGBlock,
     layers.SeparableConv,
     layers.ShuffleUnit,
+    layers.SlidingWindowAttention,
     layers.SpatialSeparableConv,
     layers.SqueezeExcite,
     layers.SwiGLU,
