@@ -53,9 +53,6 @@ class Depthwise(Form):
     def kernel_gradient(self, x: jax.Array, g: jax.Array) -> jax.Array:
         return kernel_gradient(self.window, _repeat(x, self.multiplier), g)
 
-    def map_members(self, function, *operands):
-        return jax.vmap(function)(*operands)
-
 
 def _repeat(x, multiplier):
     return x if multiplier == 1 else jnp.repeat(x, multiplier, axis=-1)

@@ -22,7 +22,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -59,8 +58,12 @@ class Form:
         return replace(self, window=replace(self.window, x=(n, *self.window.x[1:])))
 
     def map_members(self, function: Callable, *operands: jax.Array) -> jax.Array:
-        """`function` over the leading axis of both operands (vmap would make a grouped one)."""
-        return lax.map(lambda pair: function(*pair), operands)
+        """`function` over the leading axis of both operands, one after the other.
+
+        vmap would make a grouped convolution of XLA's, and a loop (`lax.map`) keeps it from its
+        fast kernels: a 3x3 of 64 channels took 11 times as long.
+        """
+        return jnp.stack([function(*pair) for pair in zip(*operands, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Members:
         return self.form.map_members(self.form.kernel_gradient, x, g)
 
     def map_members(self, function, *operands):
-        return lax.map(lambda pair: function(*pair), operands)
+        return jnp.stack([function(*pair) for pair in zip(*operands, strict=True)])
 
 
 def convolve(form: Form, x: jax.Array, w: jax.Array) -> jax.Array:

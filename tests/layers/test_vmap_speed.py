@@ -14,7 +14,7 @@ from efficient_layers.evidence.cards import CARDS
 from efficient_layers.train.state import merge, split
 
 MEMBERS = 2
-NOISE = 1.5  # what a ratio of medians may lose to a busy machine
+NOISE = 1.6  # quiet and with ops.keep_freed_memory: 0.8 to 1.3; without: fresh pages, up to 1.5
 
 
 @pytest.mark.slow
@@ -24,6 +24,8 @@ def test_members_together_are_no_slower_than_one_by_one(name: str) -> None:
     module = card.sides[0].make(nnx.Rngs(0))
     module.eval()
     graphdef, params, rest = split(module)
+    if not params:
+        pytest.skip("no parameters to stack")
     x = card.input()
 
     def loss(params: dict, x: jax.Array) -> jax.Array:
