@@ -15,6 +15,7 @@ from efficient_layers.layers.conv_next_block import ConvNeXtBlock
 from efficient_layers.layers.crelu import CReLU
 from efficient_layers.layers.delta_net import DeltaNet
 from efficient_layers.layers.depthwise_conv import DepthwiseConv
+from efficient_layers.layers.diagonal_ssm import DiagonalSSM
 from efficient_layers.layers.drop_path import DropPath
 from efficient_layers.layers.embedding import Embedding
 from efficient_layers.layers.factorized_embedding import FactorizedEmbedding
@@ -36,7 +37,9 @@ from efficient_layers.layers.linformer import Linformer
 from efficient_layers.layers.lora_linear import Frozen, LoRALinear
 from efficient_layers.layers.low_rank_conv import CPConv, SpatialSeparableConv, TuckerConv
 from efficient_layers.layers.low_rank_linear import LowRankLinear
+from efficient_layers.layers.lstm import GRU, LSTM
 from efficient_layers.layers.make_divisible import make_divisible
+from efficient_layers.layers.min_gru import MinGRU
 from efficient_layers.layers.mixture_of_experts import MixtureOfExperts
 from efficient_layers.layers.monarch_linear import MonarchLinear
 from efficient_layers.layers.multi_head_attention import (
@@ -48,6 +51,7 @@ from efficient_layers.layers.nystrom_attention import NystromAttention
 from efficient_layers.layers.p4_conv import P4Conv
 from efficient_layers.layers.performer import Performer
 from efficient_layers.layers.quant_conv import IntConv, QuantConv
+from efficient_layers.layers.quant_embedding import QuantEmbedding
 from efficient_layers.layers.quant_linear import IntLinear, QuantLinear
 from efficient_layers.layers.quant_param import QuantParam, QuantScale
 from efficient_layers.layers.quant_spec import QuantSpec
@@ -70,6 +74,8 @@ from efficient_layers.ops.block_sparse import BlockPattern
 
 __all__ = [
     "GEGLU",
+    "GRU",
+    "LSTM",
     "ALiBi",
     "BatchNorm",
     "BlockDiagonalLinear",
@@ -84,6 +90,7 @@ __all__ = [
     "ConvNeXtBlock",
     "DeltaNet",
     "DepthwiseConv",
+    "DiagonalSSM",
     "DropPath",
     "Embedding",
     "FactorizedEmbedding",
@@ -110,6 +117,7 @@ __all__ = [
     "List",
     "LoRALinear",
     "LowRankLinear",
+    "MinGRU",
     "MixtureOfExperts",
     "MonarchLinear",
     "MultiHeadAttention",
@@ -118,6 +126,7 @@ __all__ = [
     "P4Conv",
     "Performer",
     "QuantConv",
+    "QuantEmbedding",
     "QuantLinear",
     "QuantParam",
     "QuantScale",

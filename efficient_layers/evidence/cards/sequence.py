@@ -18,6 +18,8 @@ def _softmax_attention(rngs: nnx.Rngs) -> nnx.Module:
 
 
 _SOFTMAX = Side("softmax attention", _softmax_attention)
+_STREAMS = (8, 128, 256)
+_LSTM = Side("LSTM 256", lambda rngs: layers.LSTM(256, 256, rngs=rngs))
 
 
 CARDS = (
@@ -88,5 +90,32 @@ CARDS = (
         x=_TOKENS,
         baseline=_SOFTMAX,
         sides=(Side("chunks of 64", lambda rngs: layers.DeltaNet(512, 8, rngs=rngs)),),
+    ),
+    Card(
+        name="recurrent",
+        layers=("LSTM", "GRU"),
+        pays="streams and short states: exact torch weights, the baseline of the other two",
+        x=_STREAMS,
+        baseline=_LSTM,
+        sides=(Side("GRU 256", lambda rngs: layers.GRU(256, 256, rngs=rngs)),),
+    ),
+    Card(
+        name="min_gru",
+        layers=("MinGRU",),
+        pays="gated recurrence without a product in the loop: a few times an LSTM's speed",
+        x=_STREAMS,
+        baseline=_LSTM,
+        sides=(Side("MinGRU 256", lambda rngs: layers.MinGRU(256, 256, rngs=rngs)),),
+    ),
+    Card(
+        name="diagonal_ssm",
+        layers=("DiagonalSSM",),
+        pays="long memory at a linear layer's cost, in parallel along the sequence",
+        x=_STREAMS,
+        baseline=_LSTM,
+        sides=(
+            Side("128 complex states", lambda rngs: layers.DiagonalSSM(256, 128, rngs=rngs)),
+            Side("256 complex states", lambda rngs: layers.DiagonalSSM(256, 256, rngs=rngs)),
+        ),
     ),
 )
