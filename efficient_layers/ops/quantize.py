@@ -56,10 +56,15 @@ def scale_and_zero_point(
     """
     least, most = code_range(bits, symmetric=symmetric)
     if symmetric:
-        return _or_one(jnp.maximum(-low, high) / most), None
+        return _or_one(_divided(jnp.maximum(-low, high), most)), None
     low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)
-    scale = _or_one((high - low) / (most - least))
+    scale = _or_one(_divided(high - low, most - least))
     return scale, jnp.clip(jnp.round(least - low / scale), least, most).astype(jnp.int8)
+
+
+def _divided(x: jax.Array, number: int) -> jax.Array:
+    """x / number, to the last bit: XLA multiplies by the reciprocal of a number that it can see."""
+    return x / lax.optimization_barrier(jnp.full_like(x, number))
 
 
 def _or_one(scale: jax.Array) -> jax.Array:
@@ -77,7 +82,9 @@ def quantize(
 ) -> Int8[Array, "..."]:
     """code = clip(round(x / scale) + zero_point), halves to even, in int8 whatever the bits.
 
-    `least` is the least code; by default that of symmetric codes where there is no zero point.
+    `least` is the least code; by default that of symmetric codes where there is no zero point. XLA
+    divides by a scale of a single number through its reciprocal, so that a value within 1e-7 of a
+    tie may round to either side.
 
     Raises:
       TypeError: x holds integers.

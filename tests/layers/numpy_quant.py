@@ -90,7 +90,7 @@ def integers(module, x, *, axes):
         if getattr(module, "input_step", None) is not None:
             step = np.float32(module.input_step[...])
             return codes_of(x, step, 0, 8, False), np.float64(step)
-        ends = np.array([module.input_low[...], module.input_high[...]])
+        ends = np.array([min(module.input_low[...], 0), max(module.input_high[...], 0)], np.float32)
         scale, zero = scale_zero(ends, 8, symmetric)
         return codes_of(x, scale, zero, 8, symmetric) - zero, np.float64(scale)
     kept = [a for a in range(x.ndim) if a not in [b % x.ndim for b in axes]]
