@@ -96,8 +96,8 @@ def gradients(module: nnx.Module, x: jax.Array) -> Call:
         y, pull, new_rest = jax.vjp(lambda p, x=x: forward(p, rest, x), *moving, has_aux=True)
         return y, new_rest, pull(cotangent)
 
-    shape = jax.eval_shape(forward, params, rest, x)[0].shape
-    cotangent = jnp.asarray(np.random.default_rng(1).standard_normal(shape, np.float32))
+    y = jax.eval_shape(forward, params, rest, x)[0]
+    cotangent = jnp.asarray(np.random.default_rng(1).standard_normal(y.shape), y.dtype)
     return lambda: both(params, rest, x, cotangent)
 
 

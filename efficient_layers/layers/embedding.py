@@ -16,10 +16,10 @@ class Embedding(Lookup, nnx.Embed):  # type: ignore[misc]  # names of flax's arg
     """y = embedding[x]; `attend(x)` = x embedding^T, the logits of a model with tied weights.
 
     `flax.nnx.Embed`: same constructor, names, state and numbers. What differs: a token outside
-    0 ... num_embeddings - 1 raises where its value is known (flax wraps negative ones and gives
-    NaN for large ones), in a transform its row is NaN; rows are picked first and cast then, so with
-    `dtype` bfloat16 the table is not copied and the gradient of a frequent token is summed in
-    `param_dtype`; `dtype=None` is the type of the parameters at the call.
+    0 ... num_embeddings - 1 raises where its value is known, and gives NaN in a transform (flax
+    wraps negative ones around); rows are picked first and cast then, so with `dtype` bfloat16 the
+    gradient of a frequent token is still summed in `param_dtype`; `dtype=None` is the type of the
+    parameters at the call.
 
     Tying needs no layer: call `attend` of the input embedding, one Variable, whose gradient is the
     sum over both uses.

@@ -61,10 +61,11 @@ class HashEmbedding(Lookup):
         self.seed = seed
 
     def _rows(self, x: jax.Array) -> jax.Array:
-        picked = hashed_buckets(x, self.buckets, hashes=self.hashes, seed=self.seed)
-        weights = rows(self.importance[...], x)
-        parts = []
-        for i in range(self.hashes):  # in turn: as one array it takes 1.6 times as long
-            weight, vector = self._cast(weights[..., i], rows(self.pool[...], picked[..., i]))
-            parts.append(weight[..., None] * vector)
+        buckets = hashed_buckets(x, self.buckets, hashes=self.hashes, seed=self.seed)
+        # One gather of all hashes, then plain products: with gradients two thirds of the time of a
+        # gather a hash; as a sum over an axis (n, hashes, d) the forward takes twice as long.
+        shape = (self.hashes, x.size, self.features)
+        vectors = rows(self.pool[...], buckets.T.reshape(-1)).reshape(shape)
+        weights, vectors = self._cast(rows(self.importance[...], x), vectors)
+        parts = [weights[:, i, None] * vectors[i] for i in range(self.hashes)]
         return sum(parts[1:], parts[0])

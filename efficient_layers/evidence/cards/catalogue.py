@@ -5,10 +5,12 @@ import fnmatch
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from efficient_layers.evidence.cards.attention import CARDS as ATTENTION
 from efficient_layers.evidence.cards.blocks import CARDS as BLOCKS
 from efficient_layers.evidence.cards.card import Card
 from efficient_layers.evidence.cards.convolutions import CARDS as CONVOLUTIONS
 from efficient_layers.evidence.cards.dense import CARDS as DENSE
+from efficient_layers.evidence.cards.embeddings import CARDS as EMBEDDINGS
 from efficient_layers.evidence.cards.norms import CARDS as NORMS
 from efficient_layers.evidence.cards.quantized import CARDS as QUANTIZED
 from efficient_layers.evidence.cards.sequence import CARDS as SEQUENCE
@@ -18,7 +20,9 @@ GROUPS: Mapping[str, tuple[Card, ...]] = MappingProxyType(
         "Convolutions": CONVOLUTIONS,
         "Blocks and low-rank convolutions": BLOCKS,
         "Dense": DENSE,
+        "Embeddings": EMBEDDINGS,
         "Normalisation, activation, regularisation, sharing": NORMS,
+        "Softmax attention": ATTENTION,
         "Linear attention and recurrence": SEQUENCE,
         "Quantised": QUANTIZED,
     }
