@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from efficient_layers.ops.attention_blockwise import attend
+from efficient_layers.ops.attention_kernels import attend_by_kernel
+from efficient_layers.ops.attention_spans import attend_seen
 from efficient_layers.ops.attention_terms import Added, Fixed, Rule, softmax_attention
 from efficient_layers.ops.lowering import current_lowering
 from efficient_layers.ops.precision import float32_or_wider
@@ -75,18 +76,26 @@ def dot_product_attention(
     q = jnp.moveaxis((query * scale).reshape(*batch, n, g, h // g, d), -4, -2)
     k, v = jnp.moveaxis(key, -3, -2), jnp.moveaxis(value, -3, -2)
     if current_lowering() == "reference":
-        y = softmax_attention(q, k.astype(q.dtype), v, added, fixed, rule)
+        if q.dtype != k.dtype:
+            q, k = (x.astype(float32_or_wider(q.dtype)) for x in (q, k))
+        y = softmax_attention(q, k, v, added, fixed, rule)
     else:
-        y = _blockwise(q, k, v, added, fixed, rule)
+        offset = query_offset if isinstance(query_offset, int) else None
+        y = _in_blocks(q, k, v, added, fixed, rule, offset)
     return jnp.moveaxis(y, -2, -4).reshape(*batch, n, h, value.shape[-1]).astype(query.dtype)
 
 
-def _blockwise(q, k, v, added, fixed, rule):
-    """One batch axis, float32 or wider, block by block."""
-    batch, wide = q.shape[:-4], float32_or_wider(q.dtype)
+def _in_blocks(q, k, v, added, fixed, rule, offset):
+    """One batch axis; by a kernel of the platform, or block by block in float32 or wider."""
+    batch, platform, wide = q.shape[:-4], current_lowering(), float32_or_wider(q.dtype)
     terms = jax.tree.map(partial(_one_batch_axis, batch=batch), (added, fixed))
-    q, k, v = (x.astype(wide).reshape(math.prod(batch), *x.shape[len(batch) :]) for x in (q, k, v))
-    y = attend(q, k, v, *terms, rule)
+    q, k, v = (x.reshape(math.prod(batch), *x.shape[len(batch) :]) for x in (q, k, v))
+    y = None
+    if platform in ("gpu", "tpu"):
+        y = attend_by_kernel(platform, q, k, v, *terms, rule, offset)
+    if y is None:
+        q, k, v = (x.astype(wide) for x in (q, k, v))
+        y = attend_seen(q, k, v, *terms, rule, offset)
     return y.reshape(*batch, *y.shape[1:])
 
 

@@ -28,7 +28,7 @@ from efficient_layers.ops.attention_terms import Added, Fixed, Rule, add, kept, 
 # lies between them stays in the last cache.
 BLOCK = 2**20
 PAIRS = 2**18
-_LEAST_ROWS = 128
+LEAST_ROWS = 128
 
 
 class Rows(NamedTuple):
@@ -154,7 +154,7 @@ def _over_blocks(block: Callable, rows: Rows, keys: Keys, terms: Terms) -> Any:
     size = max(1, PAIRS // max(1, r * n * m))  # (b, g) pairs a block
     groups = _divisor(g, size)
     batches = _divisor(b, size // g) if groups == g else 1
-    count = -(-n // max(_LEAST_ROWS // r, BLOCK // max(1, r * m), 1))
+    count = -(-n // max(LEAST_ROWS // r, BLOCK // max(1, r * m), 1))
 
     def some_rows(rows, keys, terms):
         return _map(lambda x: block(x[0], keys, x[1]), (rows, terms), 3, -(-n // count))
