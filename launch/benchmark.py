@@ -4,6 +4,7 @@
 python -m launch.benchmark --suite=models --against=torch
 python -m launch.benchmark --suite=layers --filter='depthwise*/8,grouped*' --calls=15 --out=
 python -m launch.benchmark --suite=cards --filter='low_rank*'     # tables of docs/layers
+python -m launch.benchmark --suite=attention_lengths --filter=256,512 --calls=5
 """
 
 import sys
@@ -13,10 +14,10 @@ from absl import app, flags
 from rich.console import Console
 
 from efficient_layers import evidence, ops
-from efficient_layers.evidence import cards
+from efficient_layers.evidence import attention_lengths, cards
 from launch import quiet
 
-_SUITES = sorted([*evidence.SUITES, "cards"])
+_SUITES = sorted([*evidence.SUITES, "attention_lengths", "cards"])
 _SUITE = flags.DEFINE_enum("suite", "models", _SUITES, "What to measure.")
 _AGAINST = flags.DEFINE_enum("against", "torch", ["torch", "none"], "The other side.")
 _FILTER = flags.DEFINE_string("filter", "*", "Globs on WORKLOAD/MODE/BATCH, comma between.")
@@ -40,6 +41,10 @@ def main(argv: list[str]) -> None:
         evidence.set_threads(_THREADS.value)
         if _SUITE.value == "cards":
             _measure_cards(console)
+            return
+        if _SUITE.value == "attention_lengths":
+            folder = Path(_OUT.value) / "attention_lengths"
+            attention_lengths.measure_all(_FILTER.value, folder, calls=_CALLS.value)
             return
         cases = evidence.select(_SUITE.value, _FILTER.value)
         rows, paths = [], list[Path]()
@@ -65,6 +70,8 @@ def main(argv: list[str]) -> None:
 def _measure_cards(console: Console) -> None:
     """Writes the tables of the layers' cards, and their index."""
     folder = Path(_CARDS.value)
+    if not folder.is_dir():
+        raise ValueError(f"--cards expects the folder of the cards, docs/layers. Got {folder}.")
     for card in cards.select(_FILTER.value):
         rows = cards.compare(card, calls=_CALLS.value)
         cards.record(folder, card, rows)

@@ -2,11 +2,12 @@
 """What the benchmark suites measure, as data: one `Case`, one row."""
 
 import dataclasses
-import fnmatch
 import itertools
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
+
+from efficient_layers.evidence.globs import matching
 
 Mode = Literal["inference", "training"]
 
@@ -166,10 +167,7 @@ def select(suite: str, pattern: str = "*") -> tuple[Case, ...]:
     """
     if suite not in SUITES:
         raise ValueError(f"No suite is named {suite!r}. Known: {', '.join(SUITES)}.")
-    globs = pattern.split(",")
-    matching = (c for c in SUITES[suite] if any(fnmatch.fnmatch(c.name, glob) for glob in globs))
-    chosen = tuple(matching)
-    if not chosen:
-        names = ", ".join(case.name for case in SUITES[suite])
-        raise ValueError(f"--filter={pattern!r} matches no case of suite {suite!r}: {names}.")
-    return chosen
+    cases = {case.name: case for case in SUITES[suite]}
+    return tuple(
+        cases[name] for name in matching(pattern, tuple(cases), f"case of suite {suite!r}")
+    )

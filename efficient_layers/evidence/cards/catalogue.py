@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """All cards, in the order of the index."""
 
-import fnmatch
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -14,6 +13,7 @@ from efficient_layers.evidence.cards.embeddings import CARDS as EMBEDDINGS
 from efficient_layers.evidence.cards.norms import CARDS as NORMS
 from efficient_layers.evidence.cards.quantized import CARDS as QUANTIZED
 from efficient_layers.evidence.cards.sequence import CARDS as SEQUENCE
+from efficient_layers.evidence.globs import matching
 
 GROUPS: Mapping[str, tuple[Card, ...]] = MappingProxyType(
     {
@@ -38,8 +38,4 @@ def select(pattern: str = "*") -> list[Card]:
     Raises:
       ValueError: none does.
     """
-    globs = pattern.split(",")
-    chosen = [c for name, c in CARDS.items() if any(fnmatch.fnmatch(name, g) for g in globs)]
-    if not chosen:
-        raise ValueError(f"--filter={pattern!r} matches no card: {', '.join(CARDS)}.")
-    return chosen
+    return [CARDS[name] for name in matching(pattern, tuple(CARDS), "card")]
