@@ -155,7 +155,14 @@ class Attention(nnx.Module):
             return decode(self, x, cache)
 
     def _attend(
-        self, query: jax.Array, key: jax.Array, value: jax.Array, **hidden: Any
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        *,
+        mask: jax.Array | None,
+        segments: Any,
+        **dropout: Any,
     ) -> jax.Array:
         """(*b, n, h, d), (*b, m, g, d), (*b, m, g, d) -> (*b, n, h, d)."""
         return dot_product_attention(
@@ -166,7 +173,9 @@ class Attention(nnx.Module):
             window=self.window,
             slopes=self._slopes(),
             bias=self._bias(query.shape[-3], key.shape[-3]),
-            **hidden,
+            mask=mask,
+            segments=segments,
+            **dropout,
         )
 
     def _heads(

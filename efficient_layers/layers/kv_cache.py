@@ -127,7 +127,9 @@ class KVCache:
                 new[name] = rows
             else:
                 new[name], new[f"{name}_scale"] = quantize_rows(rows)
-        written = {name: self._write(getattr(self, name), rows) for name, rows in new.items()}
+        written: dict[str, Any] = {
+            name: self._write(getattr(self, name), rows) for name, rows in new.items()
+        }
         return dataclasses.replace(self, **written, length=self.length + key.shape[-3])
 
     def arrays(self, dtype: Dtype) -> tuple[jax.Array, jax.Array]:

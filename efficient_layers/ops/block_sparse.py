@@ -6,6 +6,7 @@ queries sees.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +104,7 @@ def block_sparse_attention(
             "sequence and hide the padding with a mask."
         )
     first = min(pattern.first * block, n)
-    keys = jax.random.split(dropout_key, 2) if dropout_rate else (None, None)
+    keys: Any = jax.random.split(dropout_key, 2) if dropout_key is not None else (None, None)
     parts = []
     if first:
         until = first if causal else n
