@@ -87,8 +87,8 @@ class DeltaNet(DecodingHeads):
         if state is None or x.shape[1] > 1:
             y, state = delta_rule(q, k, v, rate, state, chunk=self.chunk_size)
         else:
-            now = (a[:, :, 0] for a in (q, k, v, rate))
-            y, state = delta_rule_step(*now, state)
+            q, k, v, rate = (a[:, :, 0] for a in (q, k, v, rate))
+            y, state = delta_rule_step(q, k, v, rate, state)
             y = y[..., None, :]
         return self.norm(y), state
 

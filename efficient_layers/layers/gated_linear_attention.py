@@ -95,9 +95,11 @@ class GatedLinearAttention(DecodingHeads):
         self.chunk_size = chunk_size
 
     def _mix(self, x: jax.Array, state: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        arrays = (*self._all_heads(x), self._log_decay(x))
+        q, k, v = self._all_heads(x)
+        arrays = (q, k, v, self._log_decay(x))
         if state is not None and x.shape[1] == 1:
-            y, state = gated_linear_attention_step(*(a[..., 0, :] for a in arrays), state)
+            q, k, v, decay = (a[..., 0, :] for a in arrays)
+            y, state = gated_linear_attention_step(q, k, v, decay, state)
             y = y[..., None, :]
         else:
             y, state = gated_linear_attention(*arrays, state, chunk=self.chunk_size)

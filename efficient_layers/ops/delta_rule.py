@@ -114,8 +114,8 @@ def recurrent_delta_rule(
         return state, y
 
     start = jnp.zeros((*q.shape[:-2], q.shape[-1], v.shape[-1]), float32_or_wider(q.dtype))
-    inputs = (jnp.moveaxis(q, -2, 0), jnp.moveaxis(k, -2, 0))
-    inputs += (jnp.moveaxis(v, -2, 0), jnp.moveaxis(rate, -1, 0))
+    q, k, v = (jnp.moveaxis(x, -2, 0) for x in (q, k, v))
+    inputs = (q, k, v, jnp.moveaxis(rate, -1, 0))
     return jnp.moveaxis(lax.scan(step, start, inputs)[1], 0, -2)
 
 

@@ -111,10 +111,9 @@ def recurrent_gated_linear_attention(
         y, state = gated_linear_attention_step(*now, state)
         return state, y
 
-    inputs = (jnp.moveaxis(q, -2, 0), jnp.moveaxis(k, -2, 0))
-    inputs += (jnp.moveaxis(v, -2, 0), jnp.moveaxis(log_decay, -2, 0))
+    q, k, v, log_decay = (jnp.moveaxis(x, -2, 0) for x in (q, k, v, log_decay))
     start = jnp.zeros(shape, float32_or_wider(q.dtype))
-    return jnp.moveaxis(lax.scan(step, start, inputs)[1], 0, -2)
+    return jnp.moveaxis(lax.scan(step, start, (q, k, v, log_decay))[1], 0, -2)
 
 
 def quadratic_gated_linear_attention(

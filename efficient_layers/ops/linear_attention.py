@@ -86,7 +86,7 @@ def recurrent_linear_attention(
         y, sums = linear_attention_step(*now, sums)
         return sums, y
 
-    inputs = tuple(jnp.moveaxis(x, -2, 0) for x in (q, k, v))
+    inputs = (jnp.moveaxis(q, -2, 0), jnp.moveaxis(k, -2, 0), jnp.moveaxis(v, -2, 0))
     return jnp.moveaxis(lax.scan(step, empty, inputs)[1], 0, -2)
 
 

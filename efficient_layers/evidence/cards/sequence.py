@@ -14,7 +14,7 @@ _TOKENS = (1, 1024, 512)
 
 
 def _softmax_attention(rngs: nnx.Rngs) -> nnx.Module:
-    return nnx.MultiHeadAttention(8, 512, decode=False, rngs=rngs)
+    return layers.MultiHeadAttention(512, 8, rngs=rngs)
 
 
 _SOFTMAX = Side("softmax attention", _softmax_attention)
