@@ -30,7 +30,7 @@ def _kill_after(workdir: Path, step: int, *flags: str) -> None:
     process.stdout.close()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_kill_9_and_resume_is_bit_exact(tmp_path, workers, no_compilation_cache):
     """60 steps are 1.6 epochs; the kill comes at 33 or later, past the checkpoint of step 30."""
     data = f"--config.data.workers={workers}"

@@ -50,7 +50,12 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize("phase", PHASES)
+QUICK = ("step", "checkpoint")
+
+
+@pytest.mark.parametrize(
+    "phase", [p if p in QUICK else pytest.param(p, marks=pytest.mark.slow) for p in PHASES]
+)
 def test_sigterm_saves_once_and_the_run_goes_on(phase, straight, tmp_path, monkeypatch):
     owner, name, call = PHASES[phase]
     with monkeypatch.context() as patch:
