@@ -22,7 +22,7 @@ lint: .venv/.dev
 types: .venv/.dev
 	$(PY) -m mypy
 
-oracles: .venv/.oracles            ## tests against torch, torchvision, timm; pages in Chromium
+oracles: .venv/.oracles            ## tests against torch, timm, transformers, qwix; pages in Chromium
 	$(PYTEST) -m "(oracle or browser) and not slow"
 
 benchmark: .venv/.oracles          ## tables of docs/benchmarks
@@ -42,7 +42,7 @@ benchmark: .venv/.oracles          ## tables of docs/benchmarks
 .venv/.oracles: .venv/.dev
 	$(PY) -m pip install -q torch==2.13.0
 	$(PY) -m pip install -q --no-deps torchvision==0.28.0 timm
-	$(PY) -m pip install -q safetensors pyyaml huggingface_hub scikit-learn
+	$(PY) -m pip install -q safetensors pyyaml huggingface_hub scikit-learn transformers qwix
 	touch $@
 
 clean:
