@@ -32,8 +32,8 @@ class IntEmbedding(Lookup):
     `attend` writes the whole table out in floats: it saves bytes at rest, no time.
 
     Reference: Guan et al., *Post-Training 4-bit Quantization on Embedding Tables* (arXiv
-    1911.02079), section 2, row-wise. Differs from the paper: symmetric, without a search for a
-    scale that clips.
+    1911.02079), its row-wise uniform form. Differs from the paper: symmetric, without a search for
+    a scale that clips.
 
     >>> from flax import nnx
     >>> import jax.numpy as jnp, efficient_layers as el

@@ -23,7 +23,7 @@ class RandomProjectionEmbedding(nnx.Module):
     MACs = positions * code_size * features
 
     Reference: Kaliamoorthi, Ravi & Kozareva, *PRADO: Projection Attention Networks for Document
-    Classification On-Device* (ACL anthology D19-1506), section 3.1; Kaliamoorthi, Siddhant, Li &
+    Classification On-Device* (ACL anthology D19-1506), section 3; Kaliamoorthi, Siddhant, Li &
     Johnson, *Distilling Large Language Models into Tiny and Effective Students using pQRNN* (arXiv
     2101.08890). Differs from the papers: tokens are hashed, not strings, by xxHash's mixer and
     not by a fingerprint of the text; no normalisation or activation follows.
