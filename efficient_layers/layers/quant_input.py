@@ -43,12 +43,15 @@ class FakeInput:
 
         Raises:
           ValueError: the layer's activations are not static; `x` is not finite.
+          TypeError: `x` holds integers.
         """
         if self.spec.activations != "static":
             raise ValueError(
                 'calibrate expects a layer with activations="static". '
                 f"Got activations={self.spec.activations!r}."
             )
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"calibrate expects a floating-point input. Got {x.dtype}.")
         if not bool(jnp.isfinite(x).all()):
             raise ValueError(f"calibrate expects finite values. Got NaN or inf in {x.shape}.")
         if self.input_step is not None:

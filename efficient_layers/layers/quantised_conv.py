@@ -43,7 +43,7 @@ class QuantisedConv(nnx.Module):
         self.in_features = in_features
         self.out_features = out_features
         self.feature_group_count = feature_group_count
-        self.padding = padding.upper() if isinstance(padding, str) else padding
+        self.padding = padding if isinstance(padding, str | int) else tuple(padding)
         self.spec = spec
         self.use_bias = use_bias
         self.dtype = dtype
@@ -80,6 +80,14 @@ class QuantisedConv(nnx.Module):
             raise ValueError(
                 f"{name} expects feature_group_count to divide in_features={self.in_features} "
                 f"and out_features={self.out_features}. Got {groups}."
+            )
+        rank = len(self.kernel_size)
+        pads = self.padding if isinstance(self.padding, tuple) else (0,) * rank
+        if {len(self.strides), len(self.kernel_dilation), len(pads)} != {rank}:
+            raise ValueError(
+                f"{name} expects a number for each of the {rank} axes of kernel_size="
+                f"{self.kernel_size}. Got strides={self.strides}, padding={self.padding}, "
+                f"kernel_dilation={self.kernel_dilation}."
             )
         if isinstance(self.padding, str) and self.padding not in ("SAME", "VALID"):
             raise ValueError(
@@ -134,7 +142,7 @@ class QuantisedConv(nnx.Module):
     def _pads(self, x: jax.Array) -> list[tuple[int, int]]:
         if not isinstance(self.padding, str):
             each = [self.padding] if isinstance(self.padding, int) else list(self.padding)
-            each = each * len(self.kernel_size) if len(each) == 1 else each
+            each = each * len(self.kernel_size) if isinstance(self.padding, int) else each
             return [(p, p) if isinstance(p, int) else (p[0], p[1]) for p in each]
         pairs = zip(self.kernel_size, self.kernel_dilation, strict=True)
         extents = [(k - 1) * d + 1 for k, d in pairs]
@@ -178,8 +186,8 @@ def sizes_of(conv: nnx.Conv) -> dict[str, Any]:
         raise TypeError(f"from_conv expects an nnx.Conv. Got {type(conv).__name__}.")
     plain = conv.padding not in ("CIRCULAR", "CAUSAL", "REFLECT") and conv.mask is None
     dilated = conv.input_dilation
-    undilated = dilated in (None, 1) or all(d == 1 for d in dilated)
-    if not (plain and undilated):
+    between = (dilated,) if isinstance(dilated, int) else tuple(dilated or ())
+    if not plain or any(d != 1 for d in between):
         raise ValueError(
             "from_conv expects a convolution with zero padding, no mask, no dilated input. Got "
             f"padding={conv.padding!r}, input_dilation={dilated}, "

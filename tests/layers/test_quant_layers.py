@@ -18,6 +18,11 @@ def normal(*shape):
     return jnp.asarray(DRAW.normal(size=shape), jnp.float32)
 
 
+def named(value):
+    """The same in every process: xdist compares."""
+    return getattr(value, "__name__", None) or str(value)
+
+
 def dense(**spec):
     return layers.QuantLinear(16, 6, spec=QuantSpec(**spec), rngs=nnx.Rngs(0))
 
@@ -45,7 +50,7 @@ ALL += [(convolution, spec) for spec in SPECS]
 SLOW = [pytest.param(*one, marks=pytest.mark.slow) for k, one in enumerate(ALL) if k % 5]
 
 
-@pytest.mark.parametrize(("make", "spec"), [*ALL[::5], *SLOW], ids=str)
+@pytest.mark.parametrize(("make", "spec"), [*ALL[::5], *SLOW], ids=named)
 def test_converted_layers_compute_the_same(make, spec):
     layer, shape = make(**spec), (3, 16) if make is dense else (3, 5, 6, 4)
     for _ in range(2):
@@ -213,6 +218,19 @@ CIRCULAR = nnx.Conv(4, 4, (3,), padding="CIRCULAR", rngs=nnx.Rngs(0))
         ),
         (lambda: dense().calibrate(normal(2, 16)), ValueError, "static.*Got activations=None"),
         (lambda: dense(**STATIC).calibrate(jnp.full((2, 16), jnp.nan)), ValueError, "finite"),
+        (lambda: dense(**STATIC).calibrate(jnp.ones((2, 16), int)), TypeError, "floating.*int32"),
+        (
+            lambda: layers.QuantConv(4, 4, (3, 3), (2, 2, 2), rngs=nnx.Rngs(0)),
+            ValueError,
+            r"each of the 2 axes.*Got strides=\(2, 2, 2\)",
+        ),
+        (
+            lambda: layers.IntConv(4, 6, (3,), feature_group_count=4, rngs=nnx.Rngs(0)),
+            ValueError,
+            "divide.*Got 4",
+        ),
+        (lambda: layers.IntConv(4, 6, (3,), padding="FULL", rngs=nnx.Rngs(0)), ValueError, "FULL"),
+        (lambda: layers.IntConv(4, 0, (3,), rngs=nnx.Rngs(0)), ValueError, "out_features=0"),
         (lambda: dense()(jnp.ones((2, 16), int)), TypeError, "floating.*int32"),
         (lambda: dense()(normal(2, 15)), ValueError, r"16\). Got \(2, 15\)"),
         (lambda: convolution()(normal(2, 5, 5, 3)), ValueError, "h w, 4.*Got"),
