@@ -4,13 +4,16 @@ PY := .venv/bin/python
 WORKDIR ?= runs/digits
 PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile
 
-.PHONY: run test test-all lint types oracles benchmark clean
+.PHONY: run test battery test-all lint types oracles benchmark clean
 
 run: .venv/.run                    ## train on the embedded digits, leave $(WORKDIR)/report.html
 	$(PY) -m launch.train --config=configs/digits.py --workdir=$(WORKDIR)
 
 test: .venv/.dev                   ## < 10 minutes on 2 cores
 	$(PYTEST) -m "not slow"
+
+battery: .venv/.dev                ## every case of every layer through every check
+	$(PYTEST) --dist load -m slow tests/layers/test_battery.py
 
 test-all: .venv/.oracles           ## everything, oracles and slow tests too
 	$(PYTEST)

@@ -25,10 +25,8 @@ from tests.layers.programs import Program, as_type, cost_formulas, program
 CASES = cases()
 SEEN: set[type] = set()
 FIRST = [c for c in CASES if not (c.layer in SEEN or SEEN.add(c.layer))]  # type: ignore[func-returns-value]
-every = pytest.mark.parametrize("case", CASES, ids=str)
-a_layer = pytest.mark.parametrize("case", FIRST, ids=str)
-# Checks that compile much. `make test` makes them for the first case of layers with mathematics of
-# their own; further cases, and blocks built of other layers, are left to `make test-all`.
+# `make test` runs the checks that compile much for the first case of layers with mathematics of
+# their own; further cases, and blocks built of other layers, are left to `make battery`.
 BLOCKS = {
     layers.BlockSparseAttention,
     layers.ConvBNAct,
@@ -52,8 +50,17 @@ BLOCKS = {
     layers.TuckerConv,
 }
 QUICK = [case for case in FIRST if case.layer not in BLOCKS]
-SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in CASES if case not in QUICK]
-thoroughly = pytest.mark.parametrize("case", [*QUICK, *SLOW], ids=str)
+
+
+def tiers(chosen: list[Case], quick: list[Case]) -> pytest.MarkDecorator:
+    """The check runs for all of `chosen`, in the slow tier where a case is not in `quick`."""
+    slow = [pytest.param(case, marks=pytest.mark.slow) for case in chosen if case not in quick]
+    return pytest.mark.parametrize("case", [*(c for c in chosen if c in quick), *slow], ids=str)
+
+
+every = tiers(list(CASES), FIRST)
+thoroughly = tiers(list(CASES), QUICK)
+a_layer = tiers(FIRST, QUICK)
 quickly_compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -112,7 +119,7 @@ def test_jit_computes_what_no_jit_computes(case: Case) -> None:
     close(jax.jit(p.run)(p.params, p.rest, x), (y, rest), 2e-6)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.oracle], ids=str)
+@tiers([c for c in CASES if c.oracle], FIRST)
 def test_oracle(case: Case) -> None:
     module = case.make()
     module.eval()
@@ -180,6 +187,7 @@ def test_vmap_over_inputs_and_over_weights_is_a_loop(case: Case) -> None:
         close(got, stacked(*(loop(params, xs[0]) for params in members)))
 
 
+@pytest.mark.slow
 @thoroughly
 def test_bfloat16_stays_within_its_budget(case: Case) -> None:
     if "dtype" not in case.signature:
@@ -190,6 +198,7 @@ def test_bfloat16_stays_within_its_budget(case: Case) -> None:
     close(quickly_compiled(half.y)(half.params, x).astype(jnp.float32), y, case.bfloat16_budget)
 
 
+@pytest.mark.slow
 @thoroughly
 def test_eval_is_deterministic_and_changes_nothing(case: Case) -> None:
     p, x = prepared(case, training=False), case.input()
@@ -200,6 +209,7 @@ def test_eval_is_deterministic_and_changes_nothing(case: Case) -> None:
     jax.tree.map(np.testing.assert_array_equal, rest, p.rest)
 
 
+@pytest.mark.slow
 @a_layer
 def test_measuring_leaves_the_module_as_it_was(case: Case) -> None:
     module = case.make()
@@ -235,6 +245,7 @@ def test_fast_form_equals_its_reference(case: Case) -> None:
         close(under("cpu", case.input(batch=1)), under("reference", case.input(batch=1)))
 
 
+@pytest.mark.slow
 @a_layer
 def test_an_empty_batch_keeps_its_shape(case: Case) -> None:
     p = prepared(case, training=False)
@@ -242,7 +253,7 @@ def test_an_empty_batch_keeps_its_shape(case: Case) -> None:
     assert y.shape == (0, *case.y[1:])
 
 
-@pytest.mark.parametrize("case", [c for c in FIRST if c.takes("out")], ids=str)
+@tiers([c for c in FIRST if c.takes("out")], QUICK)
 def test_out_is_the_same_under_every_transform(case: Case) -> None:
     p, x = prepared(case), jnp.asarray(case.input())
     eager = p.named(p.params, x)
@@ -297,6 +308,7 @@ def test_linen_twin_computes_the_same(case: Case) -> None:
     close(y, ours(x), 2e-6)
 
 
+@pytest.mark.slow
 @a_layer
 def test_tree_mode_of_nnx_computes_the_same(case: Case) -> None:
     """Flax can do without its object graph: no aliased Variables, no references held."""
