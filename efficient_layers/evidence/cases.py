@@ -51,7 +51,14 @@ class ConvBNReLU6:
     convolution: Convolution
 
 
-Layer = Convolution | Normalisation | ConvBNReLU6
+@dataclasses.dataclass(frozen=True)
+class SoftmaxAttention:
+    """8 heads of 64; q, k, v side by side on the axis of heads. Training is as for convolutions."""
+
+    causal: bool
+
+
+Layer = Convolution | Normalisation | ConvBNReLU6 | SoftmaxAttention
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +139,11 @@ def _layer_cases() -> Iterator[Case]:
     for kind, groups in (("depthwise", 144), ("pointwise", 1)):
         block = ConvBNReLU6(Convolution(144, 3 if groups > 1 else 1, groups=groups))
         yield from _cases("conv_bn_relu6", f"conv_bn_relu6_{kind}", block, 56, 144, **norms)
+    for (n, batch), causal in itertools.product(((512, 4), (4096, 1)), (False, True)):
+        workload = f"attention_{n}{'_causal' if causal else ''}"
+        for mode in ("inference", "training"):
+            subject = SoftmaxAttention(causal)
+            yield Case("attention", workload, subject, (n, 24, 64), mode, batch)
 
 
 def _cases(

@@ -12,7 +12,14 @@ import optax
 from flax import nnx
 
 from efficient_layers import layers, models
-from efficient_layers.evidence.cases import Case, ConvBNReLU6, Convolution, Model
+from efficient_layers.evidence.attention_side import SelfAttention
+from efficient_layers.evidence.cases import (
+    Case,
+    ConvBNReLU6,
+    Convolution,
+    Model,
+    SoftmaxAttention,
+)
 from efficient_layers.evidence.plain import plain
 from efficient_layers.ops.compiler_options import compiler_options
 from efficient_layers.train.state import merge, split
@@ -55,6 +62,8 @@ def _module(case: Case) -> nnx.Module:
         return layers.Conv(c, **_convolution(subject), use_bias=False, rngs=rngs)
     if isinstance(subject, ConvBNReLU6):
         return layers.ConvBNAct(c, **_convolution(subject.convolution), rngs=rngs)
+    if isinstance(subject, SoftmaxAttention):
+        return SelfAttention(subject.causal)
     return layers.BatchNorm(c, momentum=0.9, unbiased_running_var=True, rngs=rngs)
 
 

@@ -14,6 +14,7 @@ import jax
 from flax import nnx
 
 from efficient_layers import layers
+from efficient_layers.evidence.attention_side import PlainSelfAttention, SelfAttention
 
 
 class PlainConvBNAct(nnx.Module):
@@ -31,6 +32,8 @@ def plain(module: Any) -> Any:
     """`module` with flax's layers in place of ours; containers of layers change in place."""
     if isinstance(module, layers.ConvBNAct):
         return PlainConvBNAct(plain(module.conv), plain(module.bn), _plain_act(module.act))
+    if isinstance(module, SelfAttention):
+        return PlainSelfAttention(module.causal)
     if isinstance(module, layers.Conv):
         return _rebuilt(nnx.Conv, module)
     if isinstance(module, layers.BatchNorm):

@@ -10,7 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from efficient_layers.evidence.cases import Case, ConvBNReLU6, Convolution, Model
+from efficient_layers.evidence.cases import (
+    Case,
+    ConvBNReLU6,
+    Convolution,
+    Model,
+    SoftmaxAttention,
+)
 from efficient_layers.evidence.jax_side import LEARNING_RATE, MOMENTUM, inputs, labels
 from efficient_layers.models.menghani_cnn import HIDDEN_FEATURES, STAGE_FEATURES, STEM_FEATURES
 
@@ -94,7 +100,20 @@ def _module(torch: Any, case: Case) -> Any:
             torch.nn.BatchNorm2d(subject.convolution.out_features),
         )
         return torch.nn.Sequential(*steps, torch.nn.ReLU6(inplace=True))
+    if isinstance(subject, SoftmaxAttention):
+        return _attention(torch, subject.causal)
     return torch.nn.BatchNorm2d(c)
+
+
+def _attention(torch: Any, causal: bool) -> Any:
+    """Scaled dot product attention on views of x, (b, d, n, heads) in channels_last."""
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    class SelfAttention(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return attend(*x.permute(0, 3, 2, 1).chunk(3, dim=1), is_causal=causal)
+
+    return SelfAttention()
 
 
 def _convolution(torch: Any, subject: Convolution, channels: int) -> Any:

@@ -81,7 +81,7 @@ def _attend(rule, q, k, v, added, fixed):
 
 
 def _forward(rule: Rule, rows: Rows, keys: Keys, terms: Terms):
-    s = scores(rows.q, keys.k, terms.added, terms.fixed, rule)
+    s = _scores(rule, rows, keys, terms)
     top = lax.stop_gradient(s.max(-1, keepdims=True))
     top = jnp.where(jnp.isfinite(top), top, 0)
     p = jnp.exp(s - top)
@@ -117,7 +117,7 @@ def _swapped(x):
 
 def _derivative(rule: Rule, rows: Rows, keys: Keys, terms: Terms):
     """(dy, dL) of a block, linear in every d."""
-    p = jnp.exp(scores(rows.q, keys.k, terms.added, terms.fixed, rule) - rows.log_sum)
+    p = jnp.exp(_scores(rule, rows, keys, terms) - rows.log_sum)
     w = p * kept(terms.fixed, rule, p.dtype) if rule.rate else p
     ds = _d_scores(p, rows, keys, terms)
     t = (p * ds).sum(-1, keepdims=True)
@@ -125,6 +125,10 @@ def _derivative(rule: Rule, rows: Rows, keys: Keys, terms: Terms):
     if keys.dv is not None:
         dy = dy + _product("qm,em->qe", w, keys.dv)
     return dy, t
+
+
+def _scores(rule: Rule, rows: Rows, keys: Keys, terms: Terms):
+    return scores(_product("qd,md->qm", rows.q, keys.k), terms.added, terms.fixed, rule)
 
 
 def _d_scores(p, rows: Rows, keys: Keys, terms: Terms):
@@ -141,7 +145,7 @@ def _product(spec: str, rows, keys):
     *pairs, r, n, size = rows.shape
     left, right, out = spec.replace(",", "->").split("->")
     flat = rows.reshape(*pairs, r * n, size)
-    if pairs == [1, 1]:  # a plain product: XLA then turns (dS^T q)^T into q^T dS
+    if pairs == [1, 1]:  # plain: XLA turns (dS^T q)^T into q^T dS, and transposes no keys
         product = jnp.einsum(spec, flat[0, 0], keys[0, 0])
     else:
         product = jnp.einsum(f"bg{left},bg{right}->bg{out}", flat, keys)

@@ -22,7 +22,7 @@ from efficient_layers.ops.attention_blockwise import attend
 from efficient_layers.ops.attention_terms import Added, Fixed, Rule
 
 CHUNK = 256
-STRIP = 256
+STRIP = 512
 MOST_STRIPS = 4
 _NOWHERE = -(2**30)  # position of a key that is only filling
 

@@ -50,15 +50,9 @@ class Fixed(NamedTuple):
 
 
 def scores(
-    q: Float[Array, "*b g r n d"],
-    k: Float[Array, "*b g m d"],
-    added: Added,
-    fixed: Fixed,
-    rule: Rule,
+    s: Float[Array, "*b g r n m"], added: Added, fixed: Fixed, rule: Rule
 ) -> Float[Array, "*b g r n m"]:
-    """q k^T and what is added, in float32 or wider; -inf where a key is not seen."""
-    wide = float32_or_wider(q.dtype)
-    s = jnp.einsum("...rnd,...md->...rnm", q, k, preferred_element_type=wide)
+    """s = q k^T and what is added; -inf where a key is not seen."""
     s = add(s, added, fixed)
     visible = seen(fixed, rule)
     return s if visible is None else jnp.where(visible, s, -jnp.inf)
@@ -119,7 +113,9 @@ def softmax_attention(
 
     A row that sees nothing has weights 0. The result is in float32 or wider.
     """
-    s = scores(q, k, added, fixed, rule)
+    wide = float32_or_wider(q.dtype)
+    s = jnp.einsum("...rnd,...md->...rnm", q, k, preferred_element_type=wide)
+    s = scores(s, added, fixed, rule)
     top = jax.lax.stop_gradient(s.max(-1, keepdims=True, initial=-jnp.inf))
     p = jnp.exp(s - jnp.where(jnp.isfinite(top), top, 0))
     total = p.sum(-1, keepdims=True)
