@@ -142,8 +142,8 @@ def _layer_cases() -> Iterator[Case]:
     for (n, batch), causal in itertools.product(((512, 4), (4096, 1)), (False, True)):
         workload = f"attention_{n}{'_causal' if causal else ''}"
         for mode in ("inference", "training"):
-            subject = SoftmaxAttention(causal)
-            yield Case("attention", workload, subject, (n, 24, 64), mode, batch)
+            whole = SoftmaxAttention(causal)
+            yield Case("attention", workload, whole, (n, 24, 64), mode, batch)
 
 
 def _cases(

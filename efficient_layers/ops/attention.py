@@ -88,14 +88,14 @@ def dot_product_attention(
 def _in_blocks(q, k, v, added, fixed, rule, offset):
     """One batch axis; by a kernel of the platform, or block by block in float32 or wider."""
     batch, platform, wide = q.shape[:-4], current_lowering(), float32_or_wider(q.dtype)
-    terms = jax.tree.map(partial(_one_batch_axis, batch=batch), (added, fixed))
+    added, fixed = (jax.tree.map(partial(_one_batch_axis, batch=batch), x) for x in (added, fixed))
     q, k, v = (x.reshape(math.prod(batch), *x.shape[len(batch) :]) for x in (q, k, v))
     y = None
     if platform in ("gpu", "tpu"):
-        y = attend_by_kernel(platform, q, k, v, *terms, rule, offset)
+        y = attend_by_kernel(platform, q, k, v, added, fixed, rule, offset)
     if y is None:
         q, k, v = (x.astype(wide) for x in (q, k, v))
-        y = attend_seen(q, k, v, *terms, rule, offset)
+        y = attend_seen(q, k, v, added, fixed, rule, offset)
     return y.reshape(*batch, *y.shape[1:])
 
 
@@ -153,7 +153,7 @@ def _check_inputs(query, key, value) -> None:
         raise ValueError(f"Key heads must divide query heads. Got {h} query and {g} key heads.")
 
 
-def _window(window: Window | None, causal: bool) -> tuple[int | None, int | None]:
+def _window(window: Any, causal: bool) -> tuple[int | None, int | None]:
     """(left, right) with None for no limit."""
     if window is None:
         return None, 0 if causal else None

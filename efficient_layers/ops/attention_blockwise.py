@@ -178,6 +178,7 @@ def _map(f: Callable, x: Any, axis: int, size: int) -> Any:
     steps = -(-whole // max(size, 1))
     if steps <= 1:
         return f(x)
+    structure: Any
     leaves, structure = jax.tree.flatten(x)
     split = {i: leaf for i, leaf in enumerate(leaves) if leaf.shape[axis] > 1}
 

@@ -62,9 +62,9 @@ def _strips(q, k, v, added, fixed, rule, offset):
         first, last = _reached(start + offset, stop - 1 + offset, rule, m)
         rows = partial(_slice, start=start, stop=stop, axis=3)
         keys = partial(_slice, start=first, stop=last, axis=4)
-        terms = jax.tree.map(lambda x: keys(rows(x)), (added, fixed))  # noqa: B023
-        some_keys = (x[:, :, first:last] for x in (k, v))
-        results.append(attend(rows(q), *some_keys, *terms, rule))
+        near = partial(jax.tree.map, lambda x: keys(rows(x)))  # noqa: B023
+        some_k, some_v = (x[:, :, first:last] for x in (k, v))
+        results.append(attend(rows(q), some_k, some_v, near(added), near(fixed), rule))
     return jnp.concatenate(results, 3)
 
 
@@ -93,9 +93,10 @@ def _banded(q, k, v, added, fixed, rule, offset, chunk):
 
     position = windows(fixed.key_position, axis=4, fill=_NOWHERE)
     added, rest = jax.tree.map(cut, (added, fixed._replace(key_position=None)))
-    terms = added, rest._replace(key_position=position)
-    whole = (rows(q), windows(k, axis=2), windows(v, axis=2), *terms)
-    y = attend(*jax.tree.map(partial(_as_batch, b=b, count=count), whole), rule)
+    fold = partial(jax.tree.map, partial(_as_batch, b=b, count=count))
+    some_q, some_k, some_v = fold((rows(q), windows(k, axis=2), windows(v, axis=2)))
+    fixed = rest._replace(key_position=position)
+    y = attend(some_q, some_k, some_v, fold(added), fold(fixed), rule)
     y = jnp.moveaxis(y.reshape(b, count, *y.shape[1:]), 1, 3)
     return y.reshape(*y.shape[:3], count * chunk, y.shape[-1])[:, :, :, :n]
 

@@ -7,7 +7,7 @@ so that a block of the scores is a slice of whatever is not 1. Nothing is of siz
 caller gave it so.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +28,10 @@ class Rule(NamedTuple):
 
 
 class Added(NamedTuple):
-    """Summands of the scores, differentiable: `bias`, and -`slopes` |i - j|."""
+    """Summands of the scores, differentiable: `bias`, and -`slopes` |i - j|; None: not given."""
 
-    bias: jax.Array | None = None
-    slopes: jax.Array | None = None
+    bias: Any = None
+    slopes: Any = None
 
 
 class Fixed(NamedTuple):
@@ -40,13 +40,13 @@ class Fixed(NamedTuple):
     `query_words` (two, uint32) and `key_words` are random numbers for the dropped weights.
     """
 
-    mask: jax.Array | None = None
-    query_segments: jax.Array | None = None
-    key_segments: jax.Array | None = None
-    query_position: jax.Array | None = None
-    key_position: jax.Array | None = None
-    query_words: tuple[jax.Array, jax.Array] | None = None
-    key_words: jax.Array | None = None
+    mask: Any = None
+    query_segments: Any = None
+    key_segments: Any = None
+    query_position: Any = None
+    key_position: Any = None
+    query_words: Any = None
+    key_words: Any = None
 
 
 def scores(
