@@ -2,11 +2,12 @@
 """Options of XLA's compiler for programs that take long to compile."""
 
 import os
+from typing import Any
 
 import jax
 
 
-def compiler_options() -> dict[str, str | bool | int | float]:
+def compiler_options() -> dict[str, Any]:
     """For `jax.jit(f, compiler_options=...)`, or `lowered.compile(...)`, on the default backend.
 
     On a CPU, XLA cuts a program into 32 modules that LLVM compiles side by side. Each costs: with
