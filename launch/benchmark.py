@@ -8,6 +8,7 @@ python -m launch.benchmark --suite=attention_lengths --filter=256,512 --calls=5
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from absl import app, flags
@@ -22,7 +23,7 @@ _SUITE = flags.DEFINE_enum("suite", "models", _SUITES, "What to measure.")
 _AGAINST = flags.DEFINE_enum("against", "torch", ["torch", "none"], "The other side.")
 _FILTER = flags.DEFINE_string("filter", "*", "Globs on WORKLOAD/MODE/BATCH, comma between.")
 _OUT = flags.DEFINE_string("out", "docs/benchmarks", "Folder of CSV and Markdown; empty: none.")
-_CARDS = flags.DEFINE_string("cards", "docs/layers", "Folder of the cards (--suite=cards).")
+_FOLDER = flags.DEFINE_string("cards", "docs/layers", "Folder of the cards (--suite=cards).")
 _CALLS = flags.DEFINE_integer("calls", 30, "Timed calls of each side.", lower_bound=1)
 _THREADS = flags.DEFINE_integer("threads", 2, "CPU threads of each side.", lower_bound=1)
 _PLAIN = flags.DEFINE_bool("plain", True, "Also measure flax's own layers in the same model.")
@@ -30,54 +31,50 @@ _KEEP = flags.DEFINE_bool("keep_freed_memory", True, "Run all sides with launch.
 
 
 def main(argv: list[str]) -> None:
-    """Prints each row when it is measured, then the table; writes both files."""
+    """Measures one suite and writes its tables."""
     quiet()
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Got {argv[1:]}.")
     if _KEEP.value:
         ops.keep_freed_memory()  # for all sides: it is the process's allocator
     console = Console(width=None if sys.stdout.isatty() else 140)
+    measure = {"attention_lengths": _lengths, "cards": _cards}.get(_SUITE.value, _cases)
     try:
         evidence.set_threads(_THREADS.value)
-        if _SUITE.value == "cards":
-            _measure_cards(console)
-            return
-        if _SUITE.value == "attention_lengths":
-            folder = Path(_OUT.value) / "attention_lengths"
-            attention_lengths.measure_all(_FILTER.value, folder, calls=_CALLS.value)
-            return
-        cases = evidence.select(_SUITE.value, _FILTER.value)
-        rows, paths = [], list[Path]()
-        for row in evidence.run(
-            cases,
-            against=_AGAINST.value,
-            with_plain=_PLAIN.value,
-            calls=_CALLS.value,
-            threads=_THREADS.value,
-        ):
-            rows.append(row)
-            name = f"{row.workload}/{row.mode}/{row.batch}"
-            console.print(f"{len(rows)}/{len(cases)} {name}: {row.ours_ms:.2f} ms")
-            if _OUT.value:  # after each row: an interrupted run leaves what it measured
-                paths = [*evidence.write(rows, _OUT.value, _SUITE.value, _AGAINST.value)]
+        measure(console)
     except (ValueError, ImportError, RuntimeError) as error:
         sys.exit(f"launch.benchmark: {error}")
+
+
+def _cases(console: Console) -> None:
+    cases = evidence.select(_SUITE.value, _FILTER.value)
+    run = partial(evidence.run, calls=_CALLS.value, threads=_THREADS.value)
+    rows, paths = [], list[Path]()
+    for row in run(cases, against=_AGAINST.value, with_plain=_PLAIN.value):
+        rows.append(row)
+        name = f"{row.workload}/{row.mode}/{row.batch}"
+        console.print(f"{len(rows)}/{len(cases)} {name}: {row.ours_ms:.2f} ms")
+        if _OUT.value:  # after each row: an interrupted run leaves what it measured
+            paths = [*evidence.write(rows, _OUT.value, _SUITE.value, _AGAINST.value)]
     console.print(evidence.terminal(rows, f"{_SUITE.value} against {_AGAINST.value}"))
-    for path in paths:
-        console.print(f"wrote {path}")
+    console.print(*(f"wrote {path}" for path in paths), sep="\n")
 
 
-def _measure_cards(console: Console) -> None:
-    """Writes the tables of the layers' cards, and their index."""
-    folder = Path(_CARDS.value)
+def _lengths(console: Console) -> None:
+    folder = Path(_OUT.value) / "attention_lengths"
+    attention_lengths.measure_all(_FILTER.value, folder, calls=_CALLS.value)
+
+
+def _cards(console: Console) -> None:
+    folder = Path(_FOLDER.value)
     if not folder.is_dir():
         raise ValueError(f"--cards expects the folder of the cards, docs/layers. Got {folder}.")
     for card in cards.select(_FILTER.value):
         rows = cards.compare(card, calls=_CALLS.value)
         cards.record(folder, card, rows)
         console.print(card.name, *(f"{row.label}: {row.forward_ratio:.2f}" for row in rows[1:]))
-    for path in cards.render(folder, cards.GROUPS):
-        console.print(f"wrote {path}")
+    paths = cards.render(folder, cards.GROUPS)
+    console.print(*(f"wrote {path}" for path in paths), sep="\n")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 
 from efficient_layers import layers, measure
+from efficient_layers.evidence.globs import matching
 from efficient_layers.evidence.jax_side import forward, gradients
 from efficient_layers.measure.environment import cores
 
@@ -62,8 +63,7 @@ def measure_all(
     pattern: str, folder: Path, *, calls: int, say: Callable[..., None] = print
 ) -> None:
     """Measures and records the lengths that `pattern` names ("256,512"; "*": all)."""
-    lengths = LENGTHS if pattern == "*" else [int(n) for n in pattern.split(",")]
-    for n in lengths:
+    for n in map(int, matching(pattern, [str(n) for n in LENGTHS], "length")):
         found = run(n, calls=calls)
         record(folder, n, found)
         say(n, *(f"{side}: {ms[0]:.1f}, {ms[1]:.1f}" for side, ms in found.items()))
