@@ -52,6 +52,7 @@ def test_counts_in_the_table_are_those_of_the_layer(name: str) -> None:
     assert counts == (cost.params, cost.macs, cost.weight_bytes)
 
 
+@pytest.mark.slow  # eager: every operation is compiled by itself
 @pytest.mark.parametrize("name", sorted(cards.CARDS))
 def test_the_example_runs(name: str) -> None:
     code = re.findall(r"```python\n(.*?)```", (FOLDER / f"{name}.md").read_text(), re.S)

@@ -32,6 +32,7 @@ def check_decoding(layer: Any, n: int, *, tolerance: float = 1e-5, batch: int = 
     for i in range(n):
         y, state = decode(x[:, i : i + 1], state)
         tokens.append(y)
+    assert decode._cache_size() == 1  # one program for every step, however long what came before
     np.testing.assert_allclose(np.concatenate(tokens, 1), whole, rtol=0, atol=tolerance)
     cut = n // 2
     first, between = decode(x[:, :cut], layer.init_state(batch))

@@ -353,6 +353,7 @@ def test_all_states_survive_saving_and_loading(tmp_path: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, loaded, saved)
 
 
+@pytest.mark.slow  # eager: every operation is compiled by itself
 @pytest.mark.parametrize("name", sorted(registered()))
 def test_the_docstrings_example_runs(name: str) -> None:
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()

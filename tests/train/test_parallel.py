@@ -34,7 +34,8 @@ def one_device(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("mesh", [pytest.param("data:8", marks=pytest.mark.slow), "data:2,fsdp:4"])
+@pytest.mark.slow  # three runs of launch.train; test_mesh holds a step to its numbers on every mesh
+@pytest.mark.parametrize("mesh", ["data:8", "data:2,fsdp:4"])
 def test_dp_and_fsdp_give_the_losses_of_one_device(mesh, one_device, tmp_path):
     flags = [*FLAGS, f"--config.mesh={mesh}", "--config.fsdp_min_size=0"]
     code, output = launch(tmp_path, *flags, env=EIGHT)
