@@ -9,9 +9,8 @@ PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile
 run: .venv/.run                    ## train on the embedded digits, leave $(WORKDIR)/report.html
 	$(PY) -m launch.train --config=configs/digits.py --workdir=$(WORKDIR)
 
-# Most of the time of these tests is compilation: LLVM leaves out its optimisations here.
 test: .venv/.dev                   ## < 10 minutes on 2 cores
-	XLA_FLAGS=--xla_backend_optimization_level=0 $(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow"
 
 battery: .venv/.dev                ## every case of every layer through every check; every example
 	$(PYTEST) --dist load -m slow tests/layers/test_battery.py tests/evidence/test_cards.py

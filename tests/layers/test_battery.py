@@ -253,7 +253,8 @@ def test_an_empty_batch_keeps_its_shape(case: Case) -> None:
     assert y.shape == (0, *case.y[1:])
 
 
-@tiers([c for c in FIRST if c.takes("out")], QUICK)
+@pytest.mark.slow
+@tiers([c for c in FIRST if c.takes("out")], FIRST)
 def test_out_is_the_same_under_every_transform(case: Case) -> None:
     p, x = prepared(case), jnp.asarray(case.input())
     eager = p.named(p.params, x)
@@ -287,6 +288,7 @@ def test_an_input_of_the_other_kind_is_refused(case: Case) -> None:
         case.make()(jnp.ones(case.x, wrong))
 
 
+@pytest.mark.slow  # eager: every operation is compiled by itself
 @a_layer
 def test_linen_twin_computes_the_same(case: Case) -> None:
     twin = getattr(linen, case.layer.__name__)(*case.args, **case.kwargs)

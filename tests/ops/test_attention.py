@@ -160,6 +160,7 @@ def test_any_number_of_batch_axes():
             assert dot_product_attention(q[:0], k[:0], v[:0]).shape == (0, 11, 4, 5)
 
 
+@pytest.mark.slow
 def test_bias_and_slopes_have_gradients(small_blocks):
     x, bias = inputs(), jnp.asarray(BIAS)
 
@@ -176,6 +177,7 @@ def test_bias_and_slopes_have_gradients(small_blocks):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_hessian_vmap_remat_and_scan(small_blocks):
     q, k, v = inputs(b=1, n=5, m=5, h=2, g=1, d=2, e=2)
 
@@ -246,6 +248,7 @@ def test_large_scores_do_not_overflow():
     np.testing.assert_allclose(y, expected.swapaxes(1, 2), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_drops_a_share_and_the_same_for_all_lowerings(small_blocks):
     n = 40
     q, k = jnp.zeros((1, n, 2, 1)), jnp.zeros((1, n, 2, 1))
