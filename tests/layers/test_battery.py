@@ -116,7 +116,8 @@ def test_shape_and_dtype(case: Case) -> None:
 def test_jit_computes_what_no_jit_computes(case: Case) -> None:
     p, x = prepared(case), case.input()
     y, rest = p.run(p.params, p.rest, jnp.asarray(x))
-    close(jax.jit(p.run)(p.params, p.rest, x), (y, rest), 2e-6)
+    # What XLA fuses, it rounds otherwise: BatchNorm of 4 rows, E[x^2] - E[x]^2, differs by 2.5e-6.
+    close(jax.jit(p.run)(p.params, p.rest, x), (y, rest), 5e-6)
 
 
 @tiers([c for c in CASES if c.oracle], FIRST)
