@@ -3,14 +3,18 @@
 
 from efficient_layers.models.menghani_cnn import MenghaniCNN, MenghaniCNNConfig
 from efficient_layers.models.mobilenet_v2 import MobileNetV2, MobileNetV2Config
-from efficient_layers.models.registry import create, describe, names
+from efficient_layers.models.registry import create, describe, export_torch, load_torch, names
+from efficient_layers.models.torch_weights import WeightsError
 
 __all__ = [
     "MenghaniCNN",
     "MenghaniCNNConfig",
     "MobileNetV2",
     "MobileNetV2Config",
+    "WeightsError",
     "create",
     "describe",
+    "export_torch",
+    "load_torch",
     "names",
 ]

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from efficient_layers.layers import BatchNorm, Conv, List
 from efficient_layers.layers.dropout import drop
+from efficient_layers.models.family import Family
 from efficient_layers.models.initialise import draw_weights, glorot_uniform, placeholder
 
 STEM_FEATURES = 32
@@ -70,6 +71,7 @@ class MenghaniCNN(nnx.Module):
     """Three pairs of 3x3 convolutions with 2x2 max pooling between, then two dense layers."""
 
     def __init__(self, config: MenghaniCNNConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
         same = placeholder(rngs)
         widths = [STEM_FEATURES, *map(config.scaled, STAGE_FEATURES)]
         hidden = config.scaled(HIDDEN_FEATURES)
@@ -126,3 +128,6 @@ def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
 
 def _symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+
+
+FAMILY = Family("menghani_cnn", MenghaniCNNConfig, MenghaniCNN)

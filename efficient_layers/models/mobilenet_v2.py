@@ -18,8 +18,10 @@ from jaxtyping import Array, Float
 
 from efficient_layers.layers import ConvBNAct, InvertedResidual, List, make_divisible
 from efficient_layers.layers.dropout import drop
+from efficient_layers.models.family import Family
 from efficient_layers.models.fields import nearest
 from efficient_layers.models.initialise import draw_weights, he_normal_fan_out, placeholder
+from efficient_layers.models.torch_names.mobilenet_v2 import TORCH
 
 
 class Stage(NamedTuple):
@@ -126,6 +128,7 @@ class MobileNetV2(nnx.Module):
     """Stem, inverted residuals, 1x1 head, global mean, dropout, classifier."""
 
     def __init__(self, config: MobileNetV2Config, *, rngs: nnx.Rngs) -> None:
+        self.config = config
         same = placeholder(rngs)
         c = config.scaled(config.stem_features)
         head = make_divisible(config.head_features * max(1.0, config.width))
@@ -179,3 +182,18 @@ class MobileNetV2(nnx.Module):
 
 def _weight_scale(layer: nnx.Conv | nnx.Linear) -> float:
     return 0.01 if isinstance(layer, nnx.Linear) else he_normal_fan_out(layer)
+
+
+FAMILY = Family(
+    "mobilenet_v2",
+    MobileNetV2Config,
+    MobileNetV2,
+    names={
+        "mobilenetv2_035": {"width": 0.35},
+        "mobilenetv2_050": {"width": 0.5},
+        "mobilenetv2_075": {"width": 0.75},
+        "mobilenetv2_100": {},
+        "mobilenetv2_140": {"width": 1.4},
+    },
+    torch=TORCH,
+)
