@@ -189,7 +189,11 @@ def _model(
     }
     known = models.describe(config.model.name)["fields"]
     fields = {name: value for name, value in of_data.items() if name in known} | fields
-    description = {"create": models.describe(config.model.name, **fields), "edits": []}
+    try:
+        create = models.describe(config.model.name, **fields)
+    except TypeError as error:  # a field's name or type: the user's to mend
+        raise ValueError(f"config.model: {error}") from None
+    description = {"create": create, "edits": []}
     model = models.create(config.model.name, **fields, rngs=nnx.Rngs(config.seed))
     policy.apply(model)
     model.train()
