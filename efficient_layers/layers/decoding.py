@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from efficient_layers.layers.kv_cache import KVCache
 from efficient_layers.ops.attention import dot_product_attention
+from efficient_layers.ops.attention_terms import Fixed, Rule, seen
 from efficient_layers.ops.cached_attention import cached_attention
 
 _FEW = 16  # from here on the scores of all heads are worth computing block by block
@@ -79,17 +80,12 @@ def _attend(
             query_offset=query_at[0],
         )
     key_at = cache.positions
-    seen = _seen(query_at, key_at, layer.window)
+    left = None if layer.window is None else layer.window - 1
+    filled = (key_at >= 0)[None, :]
+    at = Fixed(mask=filled, query_position=query_at[:, None], key_position=key_at[None, :])
+    visible: Any = seen(at, Rule(left, right=0))
     bias = _bias(layer, query_at, key_at)
-    return cached_attention(query, cache.key, cache.value, cache.scales, seen, bias)
-
-
-def _seen(
-    query_at: Int[Array, " n"], key_at: Int[Array, " m"], window: int | None
-) -> Bool[Array, "n m"]:
-    distance = query_at[:, None] - key_at[None, :]
-    seen = (distance >= 0) & (key_at >= 0)[None, :]
-    return seen if window is None else seen & (distance < window)
+    return cached_attention(query, cache.key, cache.value, cache.scales, visible, bias)
 
 
 def _bias(

@@ -92,10 +92,6 @@ class DeltaNet(DecodingHeads):
             y = y[..., None, :]
         return self.norm(y), state
 
-    def _empty(self, batch: tuple[int, ...]) -> jax.Array:
-        wide = float32_or_wider(self.dtype or self.param_dtype)
-        return jnp.zeros((*batch, self.num_heads, self.head_dim, self.head_dim), wide)
-
 
 def _unit(x: jax.Array) -> jax.Array:
     """x / |x|, with 1e-6 in the root: zeros stay zeros."""

@@ -110,7 +110,3 @@ class GatedLinearAttention(DecodingHeads):
         y = self.decay_up(self.decay_down(x.reshape(b * n, d)))
         y = y.reshape(b, n, self.num_heads, self.head_dim).swapaxes(1, 2)
         return nnx.log_sigmoid(y.astype(float32_or_wider(y.dtype))) / self.temperature
-
-    def _empty(self, batch: tuple[int, ...]) -> jax.Array:
-        wide = float32_or_wider(self.dtype or self.param_dtype)
-        return jnp.zeros((*batch, self.num_heads, self.head_dim, self.head_dim), wide)

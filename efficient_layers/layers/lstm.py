@@ -35,6 +35,7 @@ class _Cell(Recurrent):
         rngs: nnx.Rngs,
     ):
         super().__init__(in_features, dtype, param_dtype, hidden_features=hidden_features)
+        self.hidden_features = hidden_features
         rows, bound = self.gates * hidden_features, hidden_features**-0.5
 
         def draw(*shape: int) -> nnx.Param:
@@ -45,7 +46,6 @@ class _Cell(Recurrent):
         self.weight_hh_l0 = draw(rows, hidden_features)
         self.bias_ih_l0: Any = draw(rows) if use_bias else nnx.data(None)
         self.bias_hh_l0: Any = draw(rows) if use_bias else nnx.data(None)
-        self.hidden_features = hidden_features
 
     def _run(self, x: jax.Array, state: Any) -> tuple[jax.Array, Any]:
         b, n, d = x.shape
@@ -73,9 +73,6 @@ class _Cell(Recurrent):
 
     def _step(self, driven: jax.Array, hidden: jax.Array, state: Any) -> Any:
         raise NotImplementedError
-
-    def _empty(self, batch: tuple[int, ...], dtype: Dtype) -> Any:
-        return jnp.zeros((*batch, self.hidden_features), dtype)
 
 
 class LSTMState(NamedTuple):

@@ -53,11 +53,11 @@ class MinGRU(Recurrent):
         rngs: nnx.Rngs,
     ):
         super().__init__(in_features, dtype, param_dtype, hidden_features=hidden_features)
+        self.hidden_features = hidden_features
         kinds: Any = {"dtype": dtype, "param_dtype": param_dtype}
         sizes = (in_features, hidden_features)
         self.gate = nnx.Linear(*sizes, use_bias=use_bias, **kinds, rngs=rngs)
         self.candidate = nnx.Linear(*sizes, use_bias=use_bias, **kinds, rngs=rngs)
-        self.hidden_features = hidden_features
 
     def _run(self, x: jax.Array, state: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         b, n, d = x.shape
@@ -71,9 +71,6 @@ class MinGRU(Recurrent):
         start = self._empty((b,), wide) if state is None else state
         h: Any = linear_recurrence(kept, added, start)
         return h.astype(dtype), h[:, -1]
-
-    def _empty(self, batch: tuple[int, ...], dtype: Dtype) -> jax.Array:
-        return jnp.zeros((*batch, self.hidden_features), dtype)
 
 
 def _positive(x: jax.Array) -> jax.Array:

@@ -11,6 +11,8 @@ from flax import nnx
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
+from efficient_layers.ops.precision import float32_or_wider
+
 State = Any
 
 
@@ -97,7 +99,8 @@ class ProjectedHeads(nnx.Module):
 class DecodingHeads(ProjectedHeads):
     """`ProjectedHeads` that go through a sequence with a state whose size does not depend on n.
 
-    A subclass gives `_empty` also. `decode` after `init_state` computes what `__call__` does.
+    `decode` after `init_state` computes what `__call__` does. The state is a matrix a head,
+    (*b, h, head_dim, head_dim) in float32 at the least, unless a subclass gives another `_empty`.
     """
 
     def init_state(self, batch: int | Sequence[int]) -> State:
@@ -121,13 +124,13 @@ class DecodingHeads(ProjectedHeads):
         expected = jax.eval_shape(lambda: self._empty(batch))
         check_state(type(self).__name__, state, expected)
         with jax.named_scope(type(self).__name__):
-            flat = jax.tree.map(lambda s: s.reshape(prod(batch), *s.shape[len(batch) :]), state)
-            y, after = self._mix(_flat(x, 2), flat)
-            after = jax.tree.map(lambda s: s.reshape(*batch, *s.shape[1:]), after)
+            y, after = self._mix(_flat(x, 2), rows_of(state, batch))
+            after = with_batch(after, batch)
             return self._out(y).reshape(x.shape), after
 
     def _empty(self, batch: tuple[int, ...]) -> State:
-        raise NotImplementedError
+        wide = float32_or_wider(self.dtype or self.param_dtype)
+        return jnp.zeros((*batch, self.num_heads, self.head_dim, self.head_dim), wide)
 
     def _check_decoding(self) -> None:
         if not getattr(self, "causal", True):
@@ -140,6 +143,16 @@ class DecodingHeads(ProjectedHeads):
 def _flat(x: jax.Array, kept: int) -> jax.Array:
     """All leading axes but the last `kept` as one."""
     return x.reshape(prod(x.shape[:-kept]), *x.shape[-kept:])
+
+
+def rows_of(state: State, batch: tuple[int, ...]) -> State:
+    """A state of (*batch, ...) as (b, ...)."""
+    return jax.tree.map(lambda s: s.reshape(prod(batch), *s.shape[len(batch) :]), state)
+
+
+def with_batch(state: State, batch: tuple[int, ...]) -> State:
+    """A state of (b, ...) as (*batch, ...)."""
+    return jax.tree.map(lambda s: s.reshape(*batch, *s.shape[1:]), state)
 
 
 def check_tokens(name: str, x: jax.Array, features: int) -> None:

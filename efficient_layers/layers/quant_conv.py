@@ -11,10 +11,10 @@ from jaxtyping import Array, Float
 from efficient_layers.layers.int_weight import IntWeight
 from efficient_layers.layers.quant_input import FakeInput, IntInput, Scale
 from efficient_layers.layers.quant_spec import WEIGHT_ONLY, Codes, QuantSpec
-from efficient_layers.layers.quantised_conv import QuantisedConv, examples, result_dtype, sizes_of
+from efficient_layers.layers.quantised_conv import QuantisedConv, examples, sizes_of
 from efficient_layers.ops.int_dot import int_conv
 from efficient_layers.ops.lsq import lsq_step
-from efficient_layers.ops.precision import float32_or_wider
+from efficient_layers.ops.precision import float32_or_wider, result_dtype
 from efficient_layers.ops.quantize import dequantize
 
 

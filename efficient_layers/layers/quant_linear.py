@@ -14,6 +14,7 @@ from efficient_layers.layers.int_weight import IntWeight
 from efficient_layers.layers.quant_input import FakeInput, IntInput, Scale
 from efficient_layers.layers.quant_spec import WEIGHT_ONLY, Codes, QuantSpec
 from efficient_layers.ops.lsq import lsq_step
+from efficient_layers.ops.precision import add_bias, result_dtype
 from efficient_layers.ops.quant_dot import int8_dot, weight_only_dot
 from efficient_layers.ops.quantize import dequantize
 
@@ -97,14 +98,14 @@ class QuantLinear(FakeInput, Dense):
     def __call__(self, x: Float[Array, "*b d"], *, rngs: Any = None) -> Float[Array, "*b o"]:
         """(*b, in_features) -> (*b, out_features)."""
         self._check(x)
-        dtype = _result_dtype(self.dtype, x, self.kernel[...])
+        dtype = result_dtype(self.dtype, x, self.kernel[...])
         with jax.named_scope(type(self).__name__):
             key = self.spec.noise_key(type(self).__name__, self.deterministic, rngs)
             rows = x.reshape(-1, self.in_features)
             rows = self._fake_input(rows, (rows.shape[0], 1)).astype(dtype)
             y = rows @ self._quantised(key).astype(dtype)
             y = y.reshape(*x.shape[:-1], self.out_features)
-            return y if self.bias is None else y + _last(self.bias[...].astype(dtype), y.ndim)
+            return add_bias(y, None if self.bias is None else self.bias[...])
 
     def convert(self) -> "IntLinear":
         """The layer of integers with the same outputs in eval mode.
@@ -208,11 +209,11 @@ class IntLinear(IntInput, IntWeight, Dense):
         """(*b, in_features) -> (*b, out_features)."""
         self._check(x)
         param_dtype = jnp.dtype(self.param_dtype) if self.bias is None else self.bias[...].dtype
-        dtype = _result_dtype(self.dtype, x, jnp.zeros((), param_dtype))
+        dtype = result_dtype(self.dtype, x, jnp.zeros((), param_dtype))
         with jax.named_scope(type(self).__name__):
             y = self._product(x.reshape(-1, self.in_features), dtype).astype(dtype)
             y = y.reshape(*x.shape[:-1], self.out_features)
-            return y if self.bias is None else y + _last(self.bias[...].astype(dtype), y.ndim)
+            return add_bias(y, None if self.bias is None else self.bias[...])
 
     def _product(self, rows: jax.Array, dtype: Dtype) -> jax.Array:
         weight = (self.codes[...], self.scale[...], self._stored_zero_point())
@@ -247,11 +248,3 @@ def _codes(spec: QuantSpec, kernel: jax.Array) -> Codes:
     parts = _scale_shape(spec, kernel.shape)
     step = lsq_step(kernel, parts, bits=spec.bits) if spec.method == "lsq" else None
     return spec.codes(kernel, parts, step=step)
-
-
-def _result_dtype(dtype: Dtype | None, *arrays: jax.Array) -> Any:
-    return jnp.dtype(dtype) if dtype is not None else jnp.result_type(*arrays)
-
-
-def _last(bias: jax.Array, rank: int) -> jax.Array:
-    return bias.reshape((1,) * (rank - 1) + (-1,))

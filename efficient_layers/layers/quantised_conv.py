@@ -13,6 +13,7 @@ from jax import lax
 
 from efficient_layers.layers.quant_spec import WEIGHT_ONLY, QuantSpec
 from efficient_layers.ops.conv import conv_general_dilated
+from efficient_layers.ops.precision import add_bias
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 
@@ -135,9 +136,7 @@ class QuantisedConv(nnx.Module):
 
     def _finish(self, y: jax.Array, x: jax.Array, dtype: Any) -> jax.Array:
         y = y.astype(dtype).reshape(*x.shape[: x.ndim - len(self.kernel_size) - 1], *y.shape[1:])
-        if self.bias is None:
-            return y
-        return y + self.bias[...].astype(dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+        return add_bias(y, None if self.bias is None else self.bias[...])
 
     def _pads(self, x: jax.Array) -> list[tuple[int, int]]:
         if not isinstance(self.padding, str):
@@ -174,10 +173,6 @@ def _each(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
 def examples(x: jax.Array) -> tuple[int, ...]:
     """The shape of a scale an example."""
     return (x.shape[0], *(1,) * (x.ndim - 1))
-
-
-def result_dtype(dtype: Dtype | None, *arrays: jax.Array) -> Any:
-    return jnp.dtype(dtype) if dtype is not None else jnp.result_type(*arrays)
 
 
 def sizes_of(conv: nnx.Conv) -> dict[str, Any]:

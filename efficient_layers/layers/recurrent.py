@@ -6,11 +6,17 @@ from math import prod
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
-from efficient_layers.layers.projected_heads import check_state, check_tokens
+from efficient_layers.layers.projected_heads import (
+    check_state,
+    check_tokens,
+    rows_of,
+    with_batch,
+)
 from efficient_layers.ops.precision import float32_or_wider
 
 State = Any
@@ -19,9 +25,11 @@ State = Any
 class Recurrent(nnx.Module):
     """(*b, n, in_features) -> (*b, n, out), position by position or as if.
 
-    A subclass gives `_run`, (b, n, in_features) and a state to (b, n, out) and the state after,
-    and `_empty`, the state before the first position. States are in float32 at the least.
+    A subclass gives `_run`, (b, n, in_features) and a state to (b, n, out) and the state after. The
+    state is a vector (*b, hidden_features), in float32 at the least, unless `_empty` is another.
     """
+
+    hidden_features: int
 
     def __init__(self, in_features: int, dtype: Dtype | None, param_dtype: Dtype, **sizes: int):
         sizes = {"in_features": in_features, **sizes}
@@ -60,14 +68,11 @@ class Recurrent(nnx.Module):
         check_tokens(name, x, self.in_features)
         check_state(name, state, jax.eval_shape(lambda: self.init_state(batch)))
         with jax.named_scope(name):
-            rows = prod(batch)
-            flat = jax.tree.map(lambda s: s.reshape(rows, *s.shape[len(batch) :]), state)
-            y, after = self._run(x.reshape(rows, *x.shape[-2:]), flat)
-            after = jax.tree.map(lambda s: s.reshape(*batch, *s.shape[1:]), after)
-            return y.reshape(*batch, *y.shape[-2:]), after
+            y, after = self._run(x.reshape(prod(batch), *x.shape[-2:]), rows_of(state, batch))
+            return y.reshape(*batch, *y.shape[-2:]), with_batch(after, batch)
 
     def _run(self, x: jax.Array, state: State) -> tuple[jax.Array, State]:
         raise NotImplementedError
 
     def _empty(self, batch: tuple[int, ...], dtype: Dtype) -> State:
-        raise NotImplementedError
+        return jnp.zeros((*batch, self.hidden_features), dtype)

@@ -90,8 +90,7 @@ class Members:
     def kernel_gradient(self, x, g):
         return self.form.map_members(self.form.kernel_gradient, x, g)
 
-    def map_members(self, function, *operands):
-        return jnp.stack([function(*pair) for pair in zip(*operands, strict=True)])
+    map_members = Form.map_members  # members of members too
 
 
 def convolve(form: Form, x: jax.Array, w: jax.Array) -> jax.Array:

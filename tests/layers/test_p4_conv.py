@@ -26,7 +26,7 @@ def whole(layer):
     return layer
 
 
-@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("times", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
 @pytest.mark.parametrize(
     ("orientations", "kernel", "strides", "size"),
     [(1, 3, 1, (6, 5)), (4, 3, 1, (6, 5)), (4, 5, 2, (7, 9)), (4, 2, 1, (5, 6)), (1, 1, 1, (4, 4))],
@@ -37,6 +37,7 @@ def test_a_turned_input_gives_the_turned_output_exactly(orientations, kernel, st
     np.testing.assert_array_equal(layer(turn(x, times)), turn(layer(x), times))
 
 
+@pytest.mark.slow
 def test_a_network_of_them_is_invariant_after_a_maximum_over_everything():
     first = whole(P4Conv(3, 4, in_orientations=1, rngs=nnx.Rngs(0)))
     second = whole(P4Conv(4, 5, rngs=nnx.Rngs(1)))

@@ -96,6 +96,10 @@ def arrays(options):
     return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, options)
 
 
+QUICK = ("causal", "window, causal", "all")
+DERIVED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_reference_is_the_loop(name):
     x, options = inputs(), CASES[name]
@@ -104,15 +108,11 @@ def test_reference_is_the_loop(name):
     np.testing.assert_allclose(y, loops(*x, **options), atol=2e-6)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", DERIVED)
 def test_blocks_are_the_loop(name, small_blocks):
     x, options = inputs(), CASES[name]
     y = jax.jit(lambda *x: dot_product_attention(*x, **arrays(options)))(*x)
     np.testing.assert_allclose(y, loops(*x, **options), atol=2e-6)
-
-
-QUICK = ("causal", "window, causal", "all")
-DERIVED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 
 
 @pytest.mark.parametrize("name", DERIVED)
