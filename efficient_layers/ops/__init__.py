@@ -10,6 +10,7 @@ from efficient_layers.ops.conv import conv_general_dilated
 from efficient_layers.ops.group_norm import group_norm
 from efficient_layers.ops.layer_norm import layer_norm
 from efficient_layers.ops.lowering import current_lowering, lowering
+from efficient_layers.ops.max_pool import max_pool
 from efficient_layers.ops.rms_norm import rms_norm
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "keep_freed_memory",
     "layer_norm",
     "lowering",
+    "max_pool",
     "relu6",
     "rms_norm",
 ]
