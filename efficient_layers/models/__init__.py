@@ -1,20 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model families, each a frozen config and a module, and the registry that creates them."""
 
+from efficient_layers.models.bert import Bert, BertConfig
+from efficient_layers.models.generate import generate
+from efficient_layers.models.gpt2 import GPT2, GPT2Config
 from efficient_layers.models.menghani_cnn import MenghaniCNN, MenghaniCNNConfig
 from efficient_layers.models.mobilenet_v2 import MobileNetV2, MobileNetV2Config
+from efficient_layers.models.mobilenet_v3 import MobileNetV3, MobileNetV3Config
 from efficient_layers.models.registry import create, describe, export_torch, load_torch, names
 from efficient_layers.models.torch_weights import WeightsError
+from efficient_layers.models.vit import ViT, ViTConfig
 
 __all__ = [
+    "GPT2",
+    "Bert",
+    "BertConfig",
+    "GPT2Config",
     "MenghaniCNN",
     "MenghaniCNNConfig",
     "MobileNetV2",
     "MobileNetV2Config",
+    "MobileNetV3",
+    "MobileNetV3Config",
+    "ViT",
+    "ViTConfig",
     "WeightsError",
     "create",
     "describe",
     "export_torch",
+    "generate",
     "load_torch",
     "names",
 ]

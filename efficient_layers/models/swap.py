@@ -8,8 +8,8 @@ The new layer gets the old one's sizes and, of its settings, those that it knows
 """
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack, get_args, get_origin
 
 from flax import nnx
 
@@ -67,16 +67,34 @@ def make_layer(choice: Choice, *sizes: Any, rngs: nnx.Rngs, **settings: Any) -> 
     """
     given = {"layer": choice} if isinstance(choice, str) else dict(choice)
     name = given.pop("layer", "")
-    layer: Callable[..., nnx.Module] | None = getattr(layers, name, None)
+    layer: Any = getattr(layers, name, None)
     if name not in layers.__all__ or not callable(layer):
         raise ValueError(f"el.layers has no layer {name!r}. {nearest(name, layers.__all__)}")
-    known = inspect.signature(layer).parameters
-    free = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    known, free = arguments(layer)
     fitting = {key: value for key, value in settings.items() if key in known}
     for key in given:
         if key not in known and not free:
             raise TypeError(f"{name} has no argument {key!r}. {nearest(key, known)}")
     return layer(*sizes, **{**fitting, **given}, rngs=rngs)
+
+
+def arguments(layer: Any) -> tuple[dict[str, Any], bool]:
+    """A layer's arguments by name, `**options: Unpack[...]` included; whether it takes any other.
+
+    >>> sorted(arguments(layers.MultiQueryAttention)[0])[:3]
+    ['causal', 'dropout_rate', 'dtype']
+    """
+    # Of a module, `inspect.signature` sees the metaclass alone: (*args, **kwargs).
+    made = getattr(layer, "__init__") if isinstance(layer, type) else layer  # noqa: B009
+    known, free = {}, False
+    for name, parameter in inspect.signature(made).parameters.items():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            known[name] = parameter.annotation
+        elif get_origin(parameter.annotation) is Unpack:
+            known |= get_args(parameter.annotation)[0].__annotations__
+        else:
+            free = True
+    return {name: kind for name, kind in known.items() if name != "self"}, free
 
 
 def _made(path: str, old: nnx.Module, choice: Choice, rngs: nnx.Rngs) -> nnx.Module:

@@ -40,7 +40,50 @@ def torch_model(source, name, **fields):
     return getattr(transformers, model)(getattr(transformers, config)(**{**preset, **fields}))
 
 
-TRANSFORMERS: dict[str, tuple[str, str, dict]] = {}
+def _gpt2(features, depth, heads):
+    return {"n_embd": features, "n_layer": depth, "n_head": heads}
+
+
+def _bert(features, depth, vocabulary=30522):
+    fields = {"hidden_size": features, "num_hidden_layers": depth, "vocab_size": vocabulary}
+    heads = {"num_attention_heads": features // 64, "intermediate_size": 4 * features}
+    return "BertConfig", "BertModel", fields | heads
+
+
+TRANSFORMERS: dict[str, tuple[str, str, dict]] = {
+    **{
+        f"{owner}{name}": ("GPT2Config", "GPT2LMHeadModel", fields)
+        for owners, name, fields in [
+            (("", "openai-community/"), "gpt2", {}),
+            (("", "openai-community/"), "gpt2-medium", _gpt2(1024, 24, 16)),
+            (("", "openai-community/"), "gpt2-large", _gpt2(1280, 36, 20)),
+            (("", "openai-community/"), "gpt2-xl", _gpt2(1600, 48, 25)),
+            (("", "distilbert/"), "distilgpt2", {"n_layer": 6}),
+        ]
+        for owner in owners
+    },
+    **{
+        f"google/bert_uncased_L-{depth}_H-{features}_A-{features // 64}": _bert(features, depth)
+        for depth in (2, 4, 6, 8, 10, 12)
+        for features in (128, 256, 512, 768)
+    },
+    "prajjwal1/bert-tiny": _bert(128, 2),
+    "prajjwal1/bert-mini": _bert(256, 4),
+    "prajjwal1/bert-small": _bert(512, 4),
+    "prajjwal1/bert-medium": _bert(512, 8),
+    **{
+        f"{owner}{name}": preset
+        for owner in ("", "google-bert/")
+        for name, preset in {
+            "bert-base-uncased": _bert(768, 12),
+            "bert-base-cased": _bert(768, 12, 28996),
+            "bert-base-chinese": _bert(768, 12, 21128),
+            "bert-base-multilingual-cased": _bert(768, 12, 119547),
+            "bert-large-uncased": _bert(1024, 24),
+            "bert-large-cased": _bert(1024, 24, 28996),
+        }.items()
+    },
+}
 
 
 def published_parameters(source, name):
