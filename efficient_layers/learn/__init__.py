@@ -6,6 +6,13 @@ classes.
 """
 
 from efficient_layers.learn import augment
+from efficient_layers.learn.language import language_modelling, masked_language_modelling
 from efficient_layers.learn.supervised import call, classification
 
-__all__ = ["augment", "call", "classification"]
+__all__ = [
+    "augment",
+    "call",
+    "classification",
+    "language_modelling",
+    "masked_language_modelling",
+]

@@ -26,21 +26,31 @@ def call(
     *,
     rngs: nnx.Rngs | None = None,
     out: dict[str, Any] | None = None,
+    mask: Array | None = None,
 ) -> Any:
     """`model(x)`, a tuple as `model(*x)`, a dict as `model(**x)`.
 
-    `rngs` and `out` go only to a model whose `__call__` names them, so any module of anybody fits.
+    `rngs`, `out` and `mask` (of tokens, True = no padding) go only to a model whose `__call__`
+    names them, so any module of anybody fits.
     """
     named = inspect.signature(model).parameters
-    given = {"rngs": rngs, "out": out}
+    given = {"rngs": rngs, "out": out, "mask": mask}
     extra = {k: v for k, v in given.items() if v is not None and k in named}
     if isinstance(x, tuple):
         return model(*x, **extra)
     return model(**x, **extra) if isinstance(x, dict) else model(x, **extra)
 
 
+def inputs(batch: Batch) -> tuple[Array, Array | None]:
+    """What a model sees of a batch: images, or tokens and their boolean mask (None: no padding)."""
+    if "image" in batch:
+        return batch["image"], None
+    mask = batch.get("token_mask")
+    return batch["tokens"], None if mask is None else mask.astype(bool)
+
+
 def classification(*, label_smoothing: float = 0.0, l2: float = 0.0) -> Objective:
-    """Softmax cross-entropy on `batch["image"]` [b, ...] and `batch["label"]`.
+    """Softmax cross-entropy on `batch["image"]` [b, ...] (or "tokens" [b, n]) and `batch["label"]`.
 
     Labels are integers [b], or probabilities [b, k] (mixup, teachers). With p = (1 - s) onehot +
     s / k for the smoothing s (Szegedy et al., Rethinking the Inception Architecture, 2016, arXiv
@@ -63,7 +73,8 @@ def classification(*, label_smoothing: float = 0.0, l2: float = 0.0) -> Objectiv
         raise ValueError(f"l2 must be >= 0. Got {l2}.")
 
     def objective(model: Any, batch: Batch, rngs: nnx.Rngs | None) -> tuple[Array, Metrics]:
-        logits = call(model, batch["image"], rngs=rngs)
+        x, token_mask = inputs(batch)
+        logits = call(model, x, rngs=rngs, mask=token_mask)
         label, mask = batch["label"], batch.get("mask")
         _check_shapes(logits, label, mask)
         target = _probabilities(label, logits.shape[-1])
@@ -83,8 +94,8 @@ def classification(*, label_smoothing: float = 0.0, l2: float = 0.0) -> Objectiv
     return objective
 
 
-def masked_mean(values: Float[Array, "b"], mask: Float[Array, "b"] | None) -> Float[Array, ""]:
-    """Mean over the rows whose mask is 1; 0 where there is none. NaN in masked rows is ignored."""
+def masked_mean(values: Float[Array, "*b"], mask: Float[Array, "*b"] | None) -> Float[Array, ""]:
+    """Mean over the entries whose mask is 1; 0 where there is none. NaN in the rest is ignored."""
     if mask is None:
         return jnp.mean(values)
     mask = mask.astype(values.dtype)

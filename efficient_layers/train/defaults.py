@@ -16,9 +16,9 @@ def default_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # weights, data order, dropout
     config.model = ConfigDict({"name": "mobilenet_v2"})  # and any field of that model
+    config.init_from = ""  # a workdir, or a file of weights: fine-tune from there
     config.data = _data()
-    # "classification": softmax cross-entropy over integer labels.
-    config.objective = ConfigDict({"name": "classification", "label_smoothing": 0.0, "l2": 0.0})
+    config.objective = _objective()
     config.optimizer = _optimizer()
     config.train = _train()
     config.mesh = "data:-1"  # or "data:4,fsdp:2"; -1 = the devices that are left
@@ -54,6 +54,22 @@ def _data() -> ConfigDict:
             "crop": "none",  # "none", "pad" (zero-pad by `padding`, crop back), "random_resized"
             "padding": 0,
             "flip": False,
+        }
+    )
+
+
+def _objective() -> ConfigDict:
+    """An objective takes the settings it has; another one changed from here is an error."""
+    return ConfigDict(
+        {
+            # or "language_modelling" (no settings), "masked_language_modelling"
+            "name": "classification",
+            "label_smoothing": 0.0,  # of classification
+            "l2": 0.0,  # of classification
+            "mask_rate": 0.15,  # of masked_language_modelling, as all below
+            "mask_token": 257,  # the byte tokenizer's; 103 in BERT's vocabulary
+            "special_tokens": (256, 257, 258),  # never hidden; (0, 100, 101, 102, 103) in BERT's
+            "vocab_size": 256,  # random replacements are drawn below this
         }
     )
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from efficient_layers.train.state import Arrays, merge
+from efficient_layers.train.optimizer import eval_params
+from efficient_layers.train.state import Arrays, TrainState, merge
 from efficient_layers.train.step import Batch, Metrics, Objective
 
 EvalStep = Callable[[Arrays, Batch], Metrics]
@@ -38,7 +39,7 @@ def metric_names(experiment: Any) -> list[str]:
     """The names that an evaluation of `experiment` gives, without computing anything."""
     spec = experiment.input.batch_spec()
     batch = {name: jax.ShapeDtypeStruct(*of) for name, of in spec.items()}
-    mask = jax.ShapeDtypeStruct(batch["label"].shape, jnp.float32)
+    mask = jax.ShapeDtypeStruct((experiment.input.batch_size,), jnp.float32)
     run = eval_step(experiment.objective, experiment.graphdef)
     sums = jax.eval_shape(run, {**experiment.params, **experiment.rest}, batch | {"mask": mask})
     return sorted(sums.keys() - {"examples"})
@@ -62,6 +63,11 @@ def evaluate(
     names = fetched[0].keys() - {"examples"}
     means = {name: sum(float(row[name]) for row in fetched) / count for name in sorted(names)}
     return {**means, "examples": count}
+
+
+def weights(state: TrainState) -> Arrays:
+    """What a run would ship at this state: the average where one is kept, else the weights."""
+    return state.ema or {**eval_params(state.opt_state, state.params), **state.rest}
 
 
 def put_on(sharding: Any) -> Callable[[dict[str, Any]], Batch]:

@@ -5,9 +5,7 @@ Everything a user can get wrong is checked here, before a workdir is made or a s
 """
 
 import dataclasses
-import difflib
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,16 +15,16 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from efficient_layers import data, learn, measure, models
+from efficient_layers import data, measure, models
 from efficient_layers.train import duration, mesh
+from efficient_layers.train.init_from import init_from
 from efficient_layers.train.input import Input, make_input
 from efficient_layers.train.metrics import SINKS
-from efficient_layers.train.optimizer import optimizer
+from efficient_layers.train.objective import make_objective
+from efficient_layers.train.optimizer import optimizer, optimizer_settings
 from efficient_layers.train.precision import Policy
 from efficient_layers.train.state import Arrays, TrainState, merge, split
 from efficient_layers.train.step import Guard, Objective, Step, step
-
-OBJECTIVES: dict[str, Callable[..., Objective]] = {"classification": learn.classification}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +47,7 @@ class Experiment:
     config: ConfigDict
     input: Input
     description: dict[str, Any]  # model.json
+    loaded: tuple[str, ...]  # what came from config.init_from and what did not, in lines
     graphdef: nnx.GraphDef
     params: Arrays
     rest: Arrays
@@ -129,6 +128,9 @@ def build(config: ConfigDict, options: Options = Options()) -> Experiment:
     )
     policy = Policy.parse(config.train.precision)
     model, description = _model(config, inputs.info, inputs.image_shape[0], policy)
+    lines: list[str] = []
+    if config.init_from:
+        model, lines = init_from(model, config.init_from, description["create"])
     graphdef, params, rest = split(model)
     tx, schedule = optimizer(
         optimizer_settings(config.optimizer.to_dict()),
@@ -142,6 +144,7 @@ def build(config: ConfigDict, options: Options = Options()) -> Experiment:
         config=config,
         input=inputs,
         description=description,
+        loaded=tuple(lines),
         graphdef=graphdef,
         params=params,
         rest=rest,
@@ -198,18 +201,3 @@ def _model(
     policy.apply(model)
     model.train()
     return model, description
-
-
-def optimizer_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """`config.optimizer` as the optimiser takes it: empty text stands for "not given"."""
-    return settings | {"weight_decay_mask": settings["weight_decay_mask"] or None}
-
-
-def make_objective(config: ConfigDict) -> Objective:
-    """The objective `config` names, with its settings."""
-    settings = config.to_dict()
-    name = settings.pop("name")
-    if name not in OBJECTIVES:
-        near = difflib.get_close_matches(name, OBJECTIVES, 1, 0.0)
-        raise ValueError(f"unknown objective {name!r}; did you mean {near[0]!r}?")
-    return OBJECTIVES[name](**settings)

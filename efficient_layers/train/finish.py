@@ -9,11 +9,10 @@ import jax
 from efficient_layers import measure
 from efficient_layers.train.checkpoint import Checkpointer
 from efficient_layers.train.clock import goodput
-from efficient_layers.train.evaluate import EvalStep, eval_step, evaluate
+from efficient_layers.train.evaluate import EvalStep, eval_step, evaluate, weights
 from efficient_layers.train.experiment import Experiment
 from efficient_layers.train.loop import Outcome, Plan
-from efficient_layers.train.optimizer import eval_params
-from efficient_layers.train.state import Arrays, TrainState, merge, template
+from efficient_layers.train.state import TrainState, merge, template
 
 
 class Evaluator:
@@ -36,11 +35,6 @@ class Evaluator:
         if batches is None:
             return {}
         return evaluate(self._run, weights(state), batches, self._put)
-
-
-def weights(state: TrainState) -> Arrays:
-    """What a run would ship at this state: the average where one is kept, else the weights."""
-    return state.ema or {**eval_params(state.opt_state, state.params), **state.rest}
 
 
 def finish(

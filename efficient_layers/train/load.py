@@ -10,11 +10,10 @@ from flax import nnx
 from efficient_layers import models
 from efficient_layers.train.checkpoint import Checkpointer
 from efficient_layers.train.defaults import read_config
-from efficient_layers.train.evaluate import eval_step, evaluate, put_on
-from efficient_layers.train.experiment import make_objective, optimizer_settings
-from efficient_layers.train.finish import weights
+from efficient_layers.train.evaluate import eval_step, evaluate, put_on, weights
 from efficient_layers.train.input import make_input
-from efficient_layers.train.optimizer import optimizer
+from efficient_layers.train.objective import make_objective
+from efficient_layers.train.optimizer import optimizer, optimizer_settings
 from efficient_layers.train.precision import Policy
 from efficient_layers.train.state import TrainState, merge
 from efficient_layers.train.state import split as split_model

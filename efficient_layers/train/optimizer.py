@@ -69,6 +69,11 @@ def optimizer(
     return (optax.chain(optax.clip_by_global_norm(clip), tx) if clip else tx), rate
 
 
+def optimizer_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """`config.optimizer` as `optimizer` takes it: empty text stands for "not given"."""
+    return settings | {"weight_decay_mask": settings["weight_decay_mask"] or None}
+
+
 def names() -> list[str]:
     """Every optimiser that `optimizer` knows."""
     return sorted(_BUILD)

@@ -117,6 +117,8 @@ def _run(
         _log.info("resumed from step %d of %d", at, plan.total_steps)
     else:
         _log.info("%s: %d steps, %s", folder.path, plan.total_steps, experiment.summary)
+        for line in experiment.loaded:
+            _log.info("%s", line)
     clock.switch("compile")
     compiled = lower_step(experiment, state).compile()
     put = put_on(meshes.batch_sharding(experiment.mesh))
