@@ -53,12 +53,12 @@ class Pair(NamedTuple):
       ours: a path such as "blocks/0/expand/conv"; several where theirs is fused (query, key, value
         in one `qkv`): joined along our last axis, in this order.
       theirs: a module's prefix ("features.1.conv.0.0"), or a tensor's name where ours is a Variable
-        ("cls_token").
+        ("cls_token"); several where ours is fused, of equal width: shares of our last axis.
       layout: of the weight, where it is not the usual one of the module's type.
     """
 
     ours: str | tuple[str, ...]
-    theirs: str
+    theirs: str | tuple[str, ...]
     layout: Layout | None = None
 
 
@@ -70,19 +70,32 @@ class TorchNames:
       pairs: model (with its `.config`) -> its pairs.
       head: pattern of their names whose shapes follow the number of classes.
       ignored: pattern of names that a state dict may hold besides: constant buffers, tied copies.
+      older: (pattern, replacement) of spellings that older files have.
     """
 
     pairs: Callable[[Any], Iterable[Pair]]
     head: str = r"(classifier|head|fc)\..*"
     ignored: str = r"(?!)"
+    older: tuple[tuple[str, str], ...] = ()
 
 
 class Tensor(NamedTuple):
-    """A tensor of theirs: the variables of ours that hold it, side by side on the last axis."""
+    """A tensor of theirs: the variables of ours that hold it, side by side on the last axis.
+
+    `share` (i, k): it is the i-th of k equal parts of the last axis.
+    """
 
     variables: tuple[nnx.Variable, ...]
     paths: tuple[str, ...]
     layout: Layout
+    share: tuple[int, int] = (0, 1)
+
+    def part(self, joined: np.ndarray) -> np.ndarray:
+        """What of our joined array is theirs, in our layout."""
+        if self.share == (0, 1):
+            return joined
+        index, count = self.share
+        return np.split(joined, count, axis=-1)[index]
 
 
 COUNTER = "num_batches_tracked"
@@ -107,6 +120,8 @@ def load_state_dict(
       WeightsError: entries are missing, unexpected or mis-shaped.
     """
     tensors = dict(tensors_of(model, names))
+    for old, new in names.older:
+        state_dict = {re.sub(old, new, name): value for name, value in state_dict.items()}
     lines = _differences(tensors, names, state_dict)
     skipped = [n for n in lines if any_head and re.fullmatch(names.head, n)]
     wrong = [line for name, line in lines.items() if name not in skipped]
@@ -145,7 +160,8 @@ def state_dict_of(model: nnx.Module, names: TorchNames) -> dict[str, np.ndarray]
     result: dict[str, np.ndarray] = {}
     for name, tensor in tensors_of(model, names):
         ours = [np.asarray(variable[...]) for variable in tensor.variables]
-        result[name] = np.ascontiguousarray(tensor.layout.to_torch(np.concatenate(ours, axis=-1)))
+        joined = np.concatenate(ours, axis=-1) if ours[0].ndim else np.array(ours[0])
+        result[name] = np.ascontiguousarray(tensor.layout.to_torch(tensor.part(joined)))
         if name.endswith("running_var"):
             result[name.removesuffix("running_var") + COUNTER] = np.zeros((), np.int64)
     return result
@@ -159,16 +175,20 @@ def tensors_of(model: nnx.Module, names: TorchNames) -> Iterator[tuple[str, Tens
     """
     for pair in names.pairs(model):
         paths = (pair.ours,) if isinstance(pair.ours, str) else pair.ours
+        prefixes = (pair.theirs,) if isinstance(pair.theirs, str) else pair.theirs
+        shares = [(prefix, (i, len(prefixes))) for i, prefix in enumerate(prefixes)]
         found = [at(model, path) for path in paths]
         if isinstance(found[0], nnx.Variable):
-            yield pair.theirs, Tensor(tuple(found), paths, pair.layout or SAME)
+            for prefix, share in shares:
+                yield prefix, Tensor(tuple(found), paths, pair.layout or SAME, share)
             continue
         for ours, theirs, layout in _leaves(found[0], paths[0]):
             variables = tuple(getattr(module, ours) for module in found)
             if variables[0] is not None:
                 chosen = pair.layout if pair.layout and theirs == "weight" else layout
                 inner = tuple(f"{path}/{ours}" for path in paths)
-                yield f"{pair.theirs}.{theirs}", Tensor(variables, inner, chosen)
+                for prefix, share in shares:
+                    yield f"{prefix}.{theirs}", Tensor(variables, inner, chosen, share)
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -199,11 +219,17 @@ def _leaves(module: Any, path: str) -> list[tuple[str, str, Layout]]:
 def _torch_shape(tensor: Tensor) -> tuple[int, ...]:
     shapes = [variable[...].shape for variable in tensor.variables]
     joined = (*shapes[0][:-1], sum(shape[-1] for shape in shapes)) if shapes[0] else ()
-    return tensor.layout.to_torch(np.broadcast_to(np.float32(0), joined)).shape
+    return tensor.layout.to_torch(tensor.part(np.broadcast_to(np.float32(0), joined))).shape
 
 
 def _set(tensor: Tensor, value: np.ndarray) -> None:
     value, start = tensor.layout.from_torch(value), 0
+    if tensor.share != (0, 1):
+        (variable,) = tensor.variables
+        joined = np.array(variable[...])
+        tensor.part(joined)[...] = value  # a view
+        variable.set_value(jnp.asarray(joined))
+        return
     for variable in tensor.variables:
         old = variable[...]
         width = old.shape[-1] if old.ndim else 1

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BERT: what it refuses, and other layers in the place of its attention."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import efficient_layers as el
+
+pytestmark = pytest.mark.fast
+
+SMALL = {"vocabulary": 50, "max_length": 8, "features": 16, "depth": 2, "num_heads": 2}
+X = np.full((2, 5), 3, np.int32)
+
+
+@pytest.fixture(scope="module")
+def small():
+    model = el.models.create("bert", rngs=nnx.Rngs(0), **SMALL)
+    model.eval()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("x", "inputs", "error", "match"),
+    [
+        (X + 47, {}, ValueError, "tokens from 0 to 49. Got 50"),
+        (X - 4, {}, ValueError, "tokens from 0 to 49. Got -1"),
+        (X.astype(np.float32), {}, TypeError, "integer type"),
+        (np.zeros((2, 9), np.int32), {}, ValueError, r"n from 1 to 8. Got \(2, 9\).*max_length"),
+        (X[0], {}, ValueError, r"tokens of shape \(batch, n\)"),
+        (X, {"segments": X - 1}, ValueError, "tokens from 0 to 1. Got 2"),
+        (X, {"segments": X[:1]}, ValueError, r"segments of the tokens' shape \(2, 5\)"),
+        (X, {"mask": X[:, :2] > 0}, ValueError, r"a mask of the tokens' shape \(2, 5\)"),
+        (X, {"mask": X}, TypeError, "boolean mask"),
+    ],
+)
+def test_bad_input(small, x, inputs, error, match):
+    with pytest.raises(error, match=match):
+        small(jnp.asarray(x), **{name: jnp.asarray(value) for name, value in inputs.items()})
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"depth": 0}, "of at least 1"),
+        ({"attention_dropout_rate": 1.0}, "rates of dropout"),
+        ({"activation": "gleu"}, "Did you mean 'gelu'"),
+        ({"head": "nsp"}, "no head 'nsp'"),
+        ({"head": "mlm", "num_classes": 2}, "no classes"),
+        ({"num_heads": 3}, "num_heads that divide"),
+    ],
+)
+def test_bad_fields(fields, match):
+    with pytest.raises(ValueError, match=match):
+        nnx.eval_shape(lambda: el.models.create("bert", rngs=nnx.Rngs(0), **{**SMALL, **fields}))
+
+
+def shape(model, **inputs):
+    """Of the output; nothing is computed."""
+    model.eval()
+    graphdef, state = nnx.split(model)
+    run = lambda state, inputs: nnx.merge(graphdef, state, copy=True)(jnp.asarray(X), **inputs)  # noqa: E731
+    return jax.eval_shape(run, state, inputs).shape
+
+
+@pytest.mark.parametrize(
+    ("layer", "takes_mask"),
+    [({"layer": "GroupedQueryAttention", "num_kv_heads": 1}, True), ("LinearAttention", False)],
+)
+def test_attention_exchanged(layer, takes_mask):
+    """Grouped queries take the mask; linear attention takes none and says so."""
+    swap = {"blocks/*/attention": layer}
+    model = nnx.eval_shape(
+        lambda: el.models.create("bert", rngs=nnx.Rngs(0), **SMALL, num_classes=3, swap=swap)
+    )
+    name = layer if isinstance(layer, str) else layer["layer"]
+    assert {type(block.attention).__name__ for block in model.blocks} == {name}
+    assert shape(model) == (2, 3)
+    if takes_mask:
+        assert shape(model, mask=jnp.asarray(X > 0)) == (2, 3)
+    else:
+        with pytest.raises(ValueError, match="LinearAttention takes no mask"):
+            shape(model, mask=jnp.asarray(X > 0))
