@@ -16,12 +16,14 @@ Mode = Literal["inference", "training"]
 class Model:
     """A whole model. Training is a step of SGD with momentum on the cross-entropy.
 
-    `theirs`: "timm:NAME", or "menghani_cnn" for the torch twin in `torch_side.py`.
+    `theirs`: "timm:NAME", "transformers:NAME" or "menghani_cnn", the last two as `torch_side.py`
+    has them. `vocabulary`: the input is tokens below it, not images.
     """
 
     name: str
     theirs: str
     fields: Mapping[str, Any]
+    vocabulary: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +65,15 @@ Layer = Convolution | Normalisation | ConvBNReLU6 | SoftmaxAttention
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """`subject` on a random input of shape (batch, *image): a row of the table."""
+    """`subject` on a random input of shape (batch, *image): a row of the table.
+
+    `image`: (h, w, c), or (n,) for n tokens.
+    """
 
     kind: str
     workload: str
     subject: Model | Layer
-    image: tuple[int, int, int]
+    image: tuple[int, ...]
     mode: Mode
     batch: int
 
@@ -78,17 +83,48 @@ class Case:
         return f"{self.workload}/{self.mode}/{self.batch}"
 
 
-MOBILENET_V2 = Model("mobilenet_v2", "timm:mobilenetv2_100", MappingProxyType({"dropout_rate": 0}))
-MENGHANI_CNN = Model("menghani_cnn", "menghani_cnn", MappingProxyType({"dropout_rate": 0}))
-
-MODELS = (
-    Case("model", "mobilenet_v2_224", MOBILENET_V2, (224, 224, 3), "inference", 1),
-    Case("model", "mobilenet_v2_224", MOBILENET_V2, (224, 224, 3), "inference", 16),
-    Case("model", "mobilenet_v2_224", MOBILENET_V2, (224, 224, 3), "training", 16),
-    Case("model", "menghani_cnn_32", MENGHANI_CNN, (32, 32, 3), "inference", 1),
-    Case("model", "menghani_cnn_32", MENGHANI_CNN, (32, 32, 3), "inference", 128),
-    Case("model", "menghani_cnn_32", MENGHANI_CNN, (32, 32, 3), "training", 128),
+_STILL = MappingProxyType({"dropout_rate": 0})
+MOBILENET_V2 = Model("mobilenet_v2", "timm:mobilenetv2_100", _STILL)
+MENGHANI_CNN = Model("menghani_cnn", "menghani_cnn", _STILL)
+# Of timm, by the names that we know too; without dropout, as timm's are made by default.
+_TIMM = (
+    "mobilenetv3_large_100",
+    "efficientnet_b0",
+    "resnet50",
+    "convnext_tiny",
+    "vit_tiny_patch16_224",
+    "deit_small_patch16_224",
 )
+BERT_SMALL = Model(
+    "google/bert_uncased_L-4_H-512_A-8",
+    "transformers:bert_small",
+    MappingProxyType({"num_classes": 10, "dropout_rate": 0}),
+    vocabulary=30522,
+)
+GPT2 = Model("gpt2", "transformers:gpt2", _STILL, vocabulary=50257)
+
+
+def _model_cases() -> Iterator[Case]:
+    """Inference of one and of a batch, and the training step, of every model."""
+    image = (224, 224, 3)
+    yield from _modes("mobilenet_v2_224", MOBILENET_V2, image)
+    yield from _modes("menghani_cnn_32", MENGHANI_CNN, (32, 32, 3), batch=128)
+    for name in _TIMM:
+        dropping = name.startswith(("mobilenet", "efficientnet"))
+        fields = _STILL if dropping else MappingProxyType({})
+        workload = name if name.endswith("224") else f"{name}_224"
+        yield from _modes(workload, Model(name, f"timm:{name}", fields), image)
+    yield from _modes("bert_small_256", BERT_SMALL, (256,))
+    yield from _modes("gpt2_256", GPT2, (256,))
+
+
+def _modes(workload: str, model: Model, image: tuple[int, ...], batch: int = 16) -> Iterator[Case]:
+    yield Case("model", workload, model, image, "inference", 1)
+    yield Case("model", workload, model, image, "inference", batch)
+    yield Case("model", workload, model, image, "training", batch)
+
+
+MODELS = tuple(_model_cases())
 
 # (kernel, stride, height = width, channels): the distinct depthwise layers at 224, by the network
 # in which each comes first.

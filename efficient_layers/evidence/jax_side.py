@@ -14,6 +14,7 @@ from flax import nnx
 from efficient_layers import layers, models
 from efficient_layers.evidence.attention_side import SelfAttention
 from efficient_layers.evidence.cases import (
+    GPT2,
     Case,
     ConvBNReLU6,
     Convolution,
@@ -45,12 +46,17 @@ def call(case: Case, *, as_plain: bool = False) -> Call:
 
 
 def inputs(case: Case) -> np.ndarray:
-    """Standard normal float32, (b, h, w, c): the same for all sides."""
-    return np.random.default_rng(0).standard_normal((case.batch, *case.image), np.float32)
+    """The same for all sides: standard normal float32, (b, h, w, c), or tokens, int32 (b, n)."""
+    generator, shape = np.random.default_rng(0), (case.batch, *case.image)
+    if isinstance(case.subject, Model) and case.subject.vocabulary:
+        return generator.integers(0, case.subject.vocabulary, shape, np.int32)
+    return generator.standard_normal(shape, np.float32)
 
 
 def labels(case: Case) -> np.ndarray:
-    """int32 (b,) below 10, the fewest classes of any model in the suites."""
+    """int32 (b,) below 10, the fewest classes of any model; of a language model (b, n)."""
+    if case.subject is GPT2:
+        return np.roll(inputs(case), -1, axis=1)
     return np.arange(case.batch, dtype=np.int32) % 10
 
 

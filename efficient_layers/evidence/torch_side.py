@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from efficient_layers.evidence.cases import (
     Case,
@@ -57,7 +56,8 @@ def call(torch: Any, case: Case) -> Callable[[], Any]:
     device = _device(torch)
     place = {"device": device, "memory_format": torch.channels_last}
     module = _module(torch, case).to(**place)
-    x = torch.from_numpy(np.moveaxis(inputs(case), -1, 1)).to(**place)
+    x = torch.from_numpy(inputs(case))
+    x = torch.movedim(x, -1, 1).to(**place) if x.is_floating_point() else x.long().to(device)
     if case.mode == "inference":
         run = _inference(torch, module, x)
     elif isinstance(case.subject, Model):
@@ -89,9 +89,10 @@ def _synchronised(torch: Any, run: Callable[[], Any]) -> Callable[[], Any]:
 def _module(torch: Any, case: Case) -> Any:
     subject, c = case.subject, case.image[-1]
     if isinstance(subject, Model):
-        if not subject.theirs.startswith("timm:"):
-            return menghani_cnn(torch)
-        return importlib.import_module("timm").create_model(subject.theirs.removeprefix("timm:"))
+        source, _, name = subject.theirs.partition(":")
+        if source == "timm":
+            return importlib.import_module("timm").create_model(name)
+        return _of_transformers(torch, name) if source == "transformers" else menghani_cnn(torch)
     if isinstance(subject, Convolution):
         return _convolution(torch, subject, c)
     if isinstance(subject, ConvBNReLU6):
@@ -103,6 +104,45 @@ def _module(torch: Any, case: Case) -> Any:
     if isinstance(subject, SoftmaxAttention):
         return _attention(torch, subject.causal)
     return torch.nn.BatchNorm2d(c)
+
+
+# Name -> model, config, its fields; no dropout.
+_TRANSFORMERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bert_small": (
+        "BertForSequenceClassification",
+        "BertConfig",
+        {
+            "num_hidden_layers": 4,
+            "hidden_size": 512,
+            "num_attention_heads": 8,
+            "intermediate_size": 2048,
+            "num_labels": 10,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+    ),
+    "gpt2": (
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "use_cache": False},
+    ),
+}
+
+
+def _of_transformers(torch: Any, name: str) -> Any:
+    """The logits of a model of transformers, with its own fastest attention."""
+    transformers = importlib.import_module("transformers")
+    model, config, fields = _TRANSFORMERS[name]
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = getattr(transformers, model)(getattr(transformers, config)(**fields))
+
+        def forward(self, x: Any) -> Any:
+            return self.model(x).logits
+
+    return Logits()
 
 
 def _attention(torch: Any, causal: bool) -> Any:
@@ -164,7 +204,7 @@ def _training_step(torch: Any, module: Any, x: Any, y: Any) -> Callable[[], Any]
 
     def once() -> None:
         optimizer.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(module(x), y).backward()
+        torch.nn.functional.cross_entropy(module(x).flatten(0, -2), y.flatten()).backward()
         optimizer.step()
 
     return once
