@@ -27,17 +27,21 @@ class ResidualChain(nnx.Module):
     ) -> Float[Array, "*b h2 w2 o"]:
         """`out` receives the output of every part, by name."""
         with jax.named_scope(type(self).__name__):
-            named = {}
-            y = x
-            for name in self.parts:
-                part = getattr(self, name)
-                if part is not None:
-                    y = named[name] = part(y)
-            if self.has_skip:
-                y = x.astype(y.dtype) + y
+            y = self.branch(x, out=out)
+            return x.astype(y.dtype) + y if self.has_skip else y
+
+    def branch(
+        self, x: Float[Array, "*b h w c"], *, out: dict[str, jax.Array] | None = None
+    ) -> Float[Array, "*b h2 w2 o"]:
+        """What `x` is added to."""
+        named = {}
+        for name in self.parts:
+            part = getattr(self, name)
+            if part is not None:
+                x = named[name] = part(x)
         if out is not None:
             out.update(named)
-        return y
+        return x
 
     def _hidden(self, in_features: int, expand_ratio: float) -> int:
         hidden = round(in_features * expand_ratio)
@@ -55,6 +59,8 @@ class InvertedResidual(ResidualChain):
     `expand` is 1x1 to hidden = expand_ratio x in_features channels, `depthwise` is k x k with the
     strides, `project` is 1x1 without activation (a linear bottleneck). Each is a `ConvBNAct`, with
     its conventions. With hidden = in_features there is no `expand` (the attribute is None).
+
+    `padding` is that of `depthwise`: None is torch's, "SAME" TensorFlow's (other under strides).
 
     `se` is a `SqueezeExcite` that passes through `se_features` channels; by default
     round(se_ratio x hidden), and with 0 there is none. It takes `act` unless given `se_act`.
@@ -98,6 +104,7 @@ class InvertedResidual(ResidualChain):
         strides: int = 1,
         expand_ratio: float = 6,
         kernel_size: int = 3,
+        padding: Any = None,
         act: Activation = relu6,
         se_ratio: float = 0,
         se_features: int | None = None,
@@ -118,7 +125,14 @@ class InvertedResidual(ResidualChain):
         if hidden != in_features:
             self.expand = ConvBNAct(in_features, hidden, 1, act=act, **settings)
         self.depthwise = ConvBNAct(
-            hidden, hidden, kernel_size, strides, feature_group_count=hidden, act=act, **settings
+            hidden,
+            hidden,
+            kernel_size,
+            strides,
+            feature_group_count=hidden,
+            padding=padding,
+            act=act,
+            **settings,
         )
         self.se: SqueezeExcite | None = nnx.data(None)
         if self.se_features or se_ratio:

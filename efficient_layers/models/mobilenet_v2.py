@@ -11,16 +11,13 @@ padding, batch normalisation with momentum 0.9 (torch's 0.1) and epsilon 1e-5, d
 import dataclasses
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
 
 from efficient_layers.layers import ConvBNAct, InvertedResidual, List, make_divisible
-from efficient_layers.layers.dropout import drop
 from efficient_layers.models.family import Family
 from efficient_layers.models.fields import nearest
 from efficient_layers.models.initialise import draw_weights, he_normal_fan_out, placeholder
+from efficient_layers.models.mobile_net import MobileNet
 from efficient_layers.models.torch_names.mobilenet_v2 import TORCH
 
 
@@ -124,7 +121,7 @@ class MobileNetV2Config:
         return make_divisible(channels * self.width)
 
 
-class MobileNetV2(nnx.Module):
+class MobileNetV2(MobileNet):
     """Stem, inverted residuals, 1x1 head, global mean, dropout, classifier."""
 
     def __init__(self, config: MobileNetV2Config, *, rngs: nnx.Rngs) -> None:
@@ -153,31 +150,6 @@ class MobileNetV2(nnx.Module):
         if config.num_classes:
             self.classifier = nnx.Linear(head, config.num_classes, rngs=same)
         draw_weights(self, _weight_scale, rngs=rngs)
-
-    def __call__(
-        self,
-        x: Float[Array, "b h w c"],
-        *,
-        rngs: nnx.Rngs | None = None,
-        out: dict[str, jax.Array] | None = None,
-    ) -> Float[Array, "b k"]:
-        """Logits of shape (b, num_classes), or features (b, head) where num_classes is 0.
-
-        Args:
-          rngs: key of the dropout; needed in train mode where `dropout_rate` > 0.
-          out: filled with "stem", "blocks/0", ..., "head", "features" and "logits".
-        """
-        out = {} if out is None else out
-        out["stem"] = x = self.stem(x)
-        for index, block in enumerate(self.blocks):
-            with jax.named_scope(f"blocks/{index}"):
-                out[f"blocks/{index}"] = x = block(x)
-        out["head"] = x = self.head(x)
-        out["features"] = x = jnp.mean(x, axis=(1, 2))
-        if self.classifier is None:
-            return x
-        out["logits"] = x = self.classifier(drop(self.dropout, x, rngs))
-        return x
 
 
 def _weight_scale(layer: nnx.Conv | nnx.Linear) -> float:
