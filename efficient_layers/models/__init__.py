@@ -2,6 +2,10 @@
 """Model families, each a frozen config and a module, and the registry that creates them."""
 
 from efficient_layers.models.bert import Bert, BertConfig
+from efficient_layers.models.convnext import ConvNeXt, ConvNeXtConfig
+from efficient_layers.models.decoder import Decoder, DecoderConfig
+from efficient_layers.models.distilbert import DistilBert, DistilBertConfig
+from efficient_layers.models.efficientnet import EfficientNet, EfficientNetConfig
 from efficient_layers.models.generate import generate
 from efficient_layers.models.gpt2 import GPT2, GPT2Config
 from efficient_layers.models.menghani_cnn import MenghaniCNN, MenghaniCNNConfig
@@ -15,6 +19,14 @@ __all__ = [
     "GPT2",
     "Bert",
     "BertConfig",
+    "ConvNeXt",
+    "ConvNeXtConfig",
+    "Decoder",
+    "DecoderConfig",
+    "DistilBert",
+    "DistilBertConfig",
+    "EfficientNet",
+    "EfficientNetConfig",
     "GPT2Config",
     "MenghaniCNN",
     "MenghaniCNNConfig",

@@ -10,7 +10,18 @@ import jax
 import numpy as np
 from flax import nnx
 
-from efficient_layers.models import bert, gpt2, menghani_cnn, mobilenet_v2, mobilenet_v3, vit
+from efficient_layers.models import (
+    bert,
+    convnext,
+    decoder,
+    distilbert,
+    efficientnet,
+    gpt2,
+    menghani_cnn,
+    mobilenet_v2,
+    mobilenet_v3,
+    vit,
+)
 from efficient_layers.models.family import Family
 from efficient_layers.models.fields import build_config, nearest, to_json
 from efficient_layers.models.swap import swap_layers
@@ -22,7 +33,18 @@ from efficient_layers.models.torch_weights import (
 )
 from efficient_layers.models.weight_file import read_weights
 
-_MODULES = (bert, gpt2, menghani_cnn, mobilenet_v2, mobilenet_v3, vit)
+_MODULES = (
+    bert,
+    convnext,
+    decoder,
+    distilbert,
+    efficientnet,
+    gpt2,
+    menghani_cnn,
+    mobilenet_v2,
+    mobilenet_v3,
+    vit,
+)
 
 FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}
 

@@ -50,7 +50,38 @@ def _bert(features, depth, vocabulary=30522):
     return "BertConfig", "BertModel", fields | heads
 
 
+def _decoder(kind, vocabulary, features, mlp_features, depth, heads, kv_heads, **fields):
+    sizes = {"vocab_size": vocabulary, "hidden_size": features, "num_hidden_layers": depth}
+    heads = {"num_attention_heads": heads, "num_key_value_heads": kv_heads}
+    tied = {"tie_word_embeddings": True, "intermediate_size": mlp_features}
+    return f"{kind}Config", f"{kind}ForCausalLM", {**sizes, **heads, **tied, **fields}
+
+
+_UNTIED = {"tie_word_embeddings": False}
+_HEADS = {"head_dim": 128}
+
 TRANSFORMERS: dict[str, tuple[str, str, dict]] = {
+    "HuggingFaceTB/SmolLM-135M": _decoder("Llama", 49152, 576, 1536, 30, 9, 3),
+    "HuggingFaceTB/SmolLM-360M": _decoder("Llama", 49152, 960, 2560, 32, 15, 5),
+    "HuggingFaceTB/SmolLM-1.7B": _decoder("Llama", 49152, 2048, 8192, 24, 32, 32),
+    "HuggingFaceTB/SmolLM2-135M": _decoder("Llama", 49152, 576, 1536, 30, 9, 3),
+    "HuggingFaceTB/SmolLM2-360M": _decoder("Llama", 49152, 960, 2560, 32, 15, 5),
+    "TinyLlama/TinyLlama-1.1B-Chat-v1.0": _decoder(
+        "Llama", 32000, 2048, 5632, 22, 32, 4, **_UNTIED
+    ),
+    "meta-llama/Llama-2-7b-hf": _decoder("Llama", 32000, 4096, 11008, 32, 32, 32, **_UNTIED),
+    "meta-llama/Llama-2-13b-hf": _decoder("Llama", 32000, 5120, 13824, 40, 40, 40, **_UNTIED),
+    "meta-llama/Meta-Llama-3-8B": _decoder("Llama", 128256, 4096, 14336, 32, 32, 8, **_UNTIED),
+    "mistralai/Mistral-7B-v0.1": _decoder("Mistral", 32000, 4096, 14336, 32, 32, 8, **_UNTIED),
+    "Qwen/Qwen2-0.5B": _decoder("Qwen2", 151936, 896, 4864, 24, 14, 2),
+    "Qwen/Qwen2-1.5B": _decoder("Qwen2", 151936, 1536, 8960, 28, 12, 2),
+    "Qwen/Qwen2.5-0.5B": _decoder("Qwen2", 151936, 896, 4864, 24, 14, 2),
+    "Qwen/Qwen2.5-1.5B": _decoder("Qwen2", 151936, 1536, 8960, 28, 12, 2),
+    "Qwen/Qwen2.5-3B": _decoder("Qwen2", 151936, 2048, 11008, 36, 16, 2),
+    "Qwen/Qwen3-0.6B": _decoder("Qwen3", 151936, 1024, 3072, 28, 16, 8, **_HEADS),
+    "Qwen/Qwen3-1.7B": _decoder("Qwen3", 151936, 2048, 6144, 28, 16, 8, **_HEADS),
+    "Qwen/Qwen3-4B": _decoder("Qwen3", 151936, 2560, 9728, 36, 32, 8, **_HEADS),
+    "Qwen/Qwen3-8B": _decoder("Qwen3", 151936, 4096, 12288, 36, 32, 8, **_HEADS, **_UNTIED),
     **{
         f"{owner}{name}": ("GPT2Config", "GPT2LMHeadModel", fields)
         for owners, name, fields in [
@@ -82,6 +113,11 @@ TRANSFORMERS: dict[str, tuple[str, str, dict]] = {
             "bert-large-uncased": _bert(1024, 24),
             "bert-large-cased": _bert(1024, 24, 28996),
         }.items()
+    },
+    **{
+        f"{owner}distilbert-base-{kind}": ("DistilBertConfig", "DistilBertModel", {"vocab_size": v})
+        for owner in ("", "distilbert/")
+        for kind, v in {"uncased": 30522, "cased": 28996, "multilingual-cased": 119547}.items()
     },
 }
 
