@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model families, each a frozen config and a module, and the registry that creates them."""
 
+from efficient_layers.models.albert import Albert, AlbertConfig
 from efficient_layers.models.bert import Bert, BertConfig
 from efficient_layers.models.convnext import ConvNeXt, ConvNeXtConfig
 from efficient_layers.models.decoder import Decoder, DecoderConfig
@@ -12,11 +13,14 @@ from efficient_layers.models.menghani_cnn import MenghaniCNN, MenghaniCNNConfig
 from efficient_layers.models.mobilenet_v2 import MobileNetV2, MobileNetV2Config
 from efficient_layers.models.mobilenet_v3 import MobileNetV3, MobileNetV3Config
 from efficient_layers.models.registry import create, describe, export_torch, load_torch, names
+from efficient_layers.models.resnet import ResNet, ResNetConfig
 from efficient_layers.models.torch_weights import WeightsError
 from efficient_layers.models.vit import ViT, ViTConfig
 
 __all__ = [
     "GPT2",
+    "Albert",
+    "AlbertConfig",
     "Bert",
     "BertConfig",
     "ConvNeXt",
@@ -34,6 +38,8 @@ __all__ = [
     "MobileNetV2Config",
     "MobileNetV3",
     "MobileNetV3Config",
+    "ResNet",
+    "ResNetConfig",
     "ViT",
     "ViTConfig",
     "WeightsError",

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from efficient_layers.models import (
+    albert,
     bert,
     convnext,
     decoder,
@@ -20,6 +21,7 @@ from efficient_layers.models import (
     menghani_cnn,
     mobilenet_v2,
     mobilenet_v3,
+    resnet,
     vit,
 )
 from efficient_layers.models.family import Family
@@ -34,6 +36,7 @@ from efficient_layers.models.torch_weights import (
 from efficient_layers.models.weight_file import read_weights
 
 _MODULES = (
+    albert,
     bert,
     convnext,
     decoder,
@@ -43,6 +46,7 @@ _MODULES = (
     menghani_cnn,
     mobilenet_v2,
     mobilenet_v3,
+    resnet,
     vit,
 )
 

@@ -119,6 +119,26 @@ TRANSFORMERS: dict[str, tuple[str, str, dict]] = {
         for owner in ("", "distilbert/")
         for kind, v in {"uncased": 30522, "cased": 28996, "multilingual-cased": 119547}.items()
     },
+    **{
+        f"{owner}albert-{size}-{version}": (
+            "AlbertConfig",
+            "AlbertModel",
+            {
+                "hidden_size": features,
+                "num_hidden_layers": depth,
+                "num_attention_heads": heads,
+                "intermediate_size": 4 * features,
+            },
+        )
+        for owner in ("", "albert/")
+        for version in ("v1", "v2")
+        for size, features, depth, heads in [
+            ("base", 768, 12, 12),
+            ("large", 1024, 24, 16),
+            ("xlarge", 2048, 24, 16),
+            ("xxlarge", 4096, 12, 64),
+        ]
+    },
 }
 
 

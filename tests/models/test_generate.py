@@ -9,6 +9,7 @@ from flax import nnx
 
 import efficient_layers as el
 from efficient_layers.models.generate import filtered, run
+from tests.models.cases.decoder import SMALL as DECODER
 from tests.models.cases.gpt2 import SMALL
 
 PROMPT = jnp.asarray([[3, 1, 4, 1], [5, 9, 2, 6]], jnp.int32)
@@ -126,3 +127,55 @@ def test_bad_prompts(gpt2):
         gpt2(jnp.zeros((1, 17), jnp.int32))
     with pytest.raises(ValueError, match="tokens from 0 to 49"):
         gpt2(jnp.full((1, 2), 50))
+
+
+MIXERS = {
+    "MultiHeadAttention": {},
+    "SlidingWindowAttention": {"window": 3},
+    "LinearAttention": {"chunk_size": 4},
+    "GatedLinearAttention": {"chunk_size": 4, "decay_rank": 4},
+    "DeltaNet": {"chunk_size": 4},
+    "Performer": {"num_features": 8},
+    "MinGRU": {},
+    "LSTM": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_every_mixer_generates_as_without_a_cache(mixer):
+    fields = {**DECODER, "attention": mixer, "attention_options": MIXERS[mixer]}
+    model = el.models.create("decoder", rngs=nnx.Rngs(0), **fields)
+    found = el.models.generate(model, PROMPT, 12)
+    assert np.array_equal(found, by_hand(model, PROMPT, 12))
+
+
+@pytest.mark.fast
+def test_a_mixer_gets_the_settings_it_knows():
+    fields = {**DECODER, "attention": "SlidingWindowAttention", "attention_options": {"window": 3}}
+    model = nnx.eval_shape(lambda: el.models.create("decoder", rngs=nnx.Rngs(0), **fields))
+    layer = model.blocks[0].attention
+    assert (layer.window, layer.causal, layer.num_kv_heads) == (3, True, 2)
+    with pytest.raises(TypeError, match=r"has no argument 'windo'\. Did you mean 'window'"):
+        el.models.create(
+            "decoder", rngs=nnx.Rngs(0), **{**fields, "attention_options": {"windo": 3}}
+        )
+    with pytest.raises(ValueError, match=r"no layer 'DeltaNett'\. Did you mean 'DeltaNet'"):
+        el.models.create("decoder", rngs=nnx.Rngs(0), **{**DECODER, "attention": "DeltaNett"})
+    model = nnx.eval_shape(
+        lambda: el.models.create(
+            "decoder",
+            rngs=nnx.Rngs(0),
+            **{**DECODER, "attention": "CausalConv", "attention_options": {"kernel_size": 3}},
+        )
+    )
+    with pytest.raises(ValueError, match="CausalConv does not decode token by token"):
+        model.init_cache(1, 4)
+
+
+@pytest.mark.fast
+def test_swap_hands_settings_on():
+    """Of GPT-2: causal stays causal in another layer."""
+    swap = {"blocks/*/attention": "LinearAttention"}
+    model = nnx.eval_shape(lambda: el.models.create("gpt2", rngs=nnx.Rngs(0), swap=swap, **SMALL))
+    assert model.blocks[0].attention.causal
