@@ -62,6 +62,20 @@ def he_normal_fan_out(layer: nnx.Conv | nnx.Linear) -> float:
     return math.sqrt(2 / (math.prod(window) * c_out))
 
 
+def fan_out_of_a_group(layer: nnx.Conv | nnx.Linear) -> float:
+    """The standard deviations of MnasNet's and EfficientNet's authors, for a normal draw.
+
+    Convolutions: sqrt(2 / (h w c_out / groups)). Linear layers: that of their uniform draw on
+    (-1, 1) / sqrt(c_out), 1 / sqrt(3 c_out).
+
+    Reference: github.com/tensorflow/tpu, models/official/efficientnet/efficientnet_model.py.
+    """
+    *_, c_out = layer.kernel[...].shape
+    if isinstance(layer, nnx.Linear):
+        return math.sqrt(1 / (3 * c_out))
+    return math.sqrt(layer.feature_group_count) * he_normal_fan_out(layer)
+
+
 def glorot_uniform(layer: nnx.Conv | nnx.Linear) -> float:
     """Limit sqrt(6 / (fan_in + fan_out)) of the uniform draw, Keras' default.
 
