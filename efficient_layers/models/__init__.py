@@ -10,6 +10,7 @@ from efficient_layers.models.efficientnet import EfficientNet, EfficientNetConfi
 from efficient_layers.models.generate import generate
 from efficient_layers.models.gpt2 import GPT2, GPT2Config
 from efficient_layers.models.menghani_cnn import MenghaniCNN, MenghaniCNNConfig
+from efficient_layers.models.mnasnet import MnasNet, MnasNetConfig
 from efficient_layers.models.mobilenet_v2 import MobileNetV2, MobileNetV2Config
 from efficient_layers.models.mobilenet_v3 import MobileNetV3, MobileNetV3Config
 from efficient_layers.models.registry import create, describe, export_torch, load_torch, names
@@ -34,6 +35,8 @@ __all__ = [
     "GPT2Config",
     "MenghaniCNN",
     "MenghaniCNNConfig",
+    "MnasNet",
+    "MnasNetConfig",
     "MobileNetV2",
     "MobileNetV2Config",
     "MobileNetV3",

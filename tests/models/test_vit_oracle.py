@@ -45,6 +45,7 @@ def test_logits_equal_timm(name, token_scale, size):
 @pytest.mark.parametrize("size", [32, 64])
 def test_logits_equal_torchvision(size):
     load("torch")
+    load("torchvision")
     from torchvision.models import vision_transformer
 
     theirs = vision_transformer.VisionTransformer(
