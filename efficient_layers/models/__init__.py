@@ -10,6 +10,7 @@ from efficient_layers.models.efficientnet import EfficientNet, EfficientNetConfi
 from efficient_layers.models.generate import generate
 from efficient_layers.models.gpt2 import GPT2, GPT2Config
 from efficient_layers.models.menghani_cnn import MenghaniCNN, MenghaniCNNConfig
+from efficient_layers.models.mlp_mixer import MLPMixer, MLPMixerConfig
 from efficient_layers.models.mnasnet import MnasNet, MnasNetConfig
 from efficient_layers.models.mobilenet_v2 import MobileNetV2, MobileNetV2Config
 from efficient_layers.models.mobilenet_v3 import MobileNetV3, MobileNetV3Config
@@ -33,6 +34,8 @@ __all__ = [
     "EfficientNet",
     "EfficientNetConfig",
     "GPT2Config",
+    "MLPMixer",
+    "MLPMixerConfig",
     "MenghaniCNN",
     "MenghaniCNNConfig",
     "MnasNet",
