@@ -12,6 +12,7 @@ from efficient_layers.models.gpt2 import GPT2, GPT2Config
 from efficient_layers.models.menghani_cnn import MenghaniCNN, MenghaniCNNConfig
 from efficient_layers.models.mlp_mixer import MLPMixer, MLPMixerConfig
 from efficient_layers.models.mnasnet import MnasNet, MnasNetConfig
+from efficient_layers.models.mnist1d import MNIST1D, MNIST1DConfig
 from efficient_layers.models.mobilenet_v2 import MobileNetV2, MobileNetV2Config
 from efficient_layers.models.mobilenet_v3 import MobileNetV3, MobileNetV3Config
 from efficient_layers.models.registry import create, describe, export_torch, load_torch, names
@@ -21,6 +22,7 @@ from efficient_layers.models.vit import ViT, ViTConfig
 
 __all__ = [
     "GPT2",
+    "MNIST1D",
     "Albert",
     "AlbertConfig",
     "Bert",
@@ -36,6 +38,7 @@ __all__ = [
     "GPT2Config",
     "MLPMixer",
     "MLPMixerConfig",
+    "MNIST1DConfig",
     "MenghaniCNN",
     "MenghaniCNNConfig",
     "MnasNet",

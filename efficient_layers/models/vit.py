@@ -27,6 +27,7 @@ from efficient_layers.layers.dropout import drop
 from efficient_layers.models.family import Family
 from efficient_layers.models.fields import nearest
 from efficient_layers.models.initialise import draw_weights, placeholder
+from efficient_layers.models.patches import check_images, check_patches
 from efficient_layers.models.torch_names.vit import TORCH
 
 gelu = partial(jax.nn.gelu, approximate=False)
@@ -87,18 +88,12 @@ class ViTConfig:
         for name, value in VARIANTS[self.variant]._asdict().items():
             if getattr(self, name) is FROM_VARIANT:
                 object.__setattr__(self, name, value)
-        if min(self.patch_size, self.depth) < 1 or self.num_classes < 0:
+        if self.depth < 1 or self.num_classes < 0:
             raise ValueError(
-                "vit expects patch_size and depth of at least 1 and num_classes >= 0. "
-                f"Got patch_size={self.patch_size}, depth={self.depth}, "
-                f"num_classes={self.num_classes}."
+                "vit expects a depth of at least 1 and num_classes >= 0. "
+                f"Got depth={self.depth}, num_classes={self.num_classes}."
             )
-        if self.image_size < 1 or self.image_size % self.patch_size:
-            near = max(1, round(self.image_size / self.patch_size)) * self.patch_size
-            raise ValueError(
-                f"vit expects an image_size that patch_size={self.patch_size} divides. "
-                f"Got image_size={self.image_size}: {near} is the nearest."
-            )
+        check_patches("vit", self.image_size, self.patch_size)
 
     @property
     def tokens(self) -> int:
@@ -198,7 +193,7 @@ class ViT(nnx.Module):
           rngs: keys of drop path and dropout; needed in train mode where a rate is above 0.
           out: filled with "stem", "blocks/0", ..., "tokens", "features" and "logits".
         """
-        self._check(x)
+        check_images(self, x, self.config.image_size, self.config.in_channels)
         out = {} if out is None else out
         out["stem"] = x = self._embed(x)
         for index, block in enumerate(self.blocks):
@@ -229,14 +224,6 @@ class ViT(nnx.Module):
         ]
         y = jnp.concatenate([*tokens, y], axis=1)
         return y + self.positions[...].astype(y.dtype)
-
-    def _check(self, x: jax.Array) -> None:
-        size, c = self.config.image_size, self.config.in_channels
-        if x.ndim != 4 or x.shape[1:] != (size, size, c):
-            raise ValueError(
-                f"This ViT expects images of shape (batch, {size}, {size}, {c}). Got {x.shape}. "
-                "Resize them, or pass image_size=... (and in_channels=...) to create."
-            )
 
 
 def _weight_scale(layer: nnx.Conv | nnx.Linear) -> float:
