@@ -12,7 +12,7 @@ from efficient_layers.layers.lookup import Lookup, table_of
 from efficient_layers.layers.quant_param import QuantParam, QuantScale
 from efficient_layers.ops.embedding import rows
 from efficient_layers.ops.pack import pack, unpack
-from efficient_layers.ops.quantize import code_range, quantize
+from efficient_layers.ops.quantize import quantize, scale_and_zero_point
 
 BITS = (4, 8)
 
@@ -92,6 +92,6 @@ class IntEmbedding(Lookup):
 def _quantised(table: jax.Array, bits: int) -> tuple[jax.Array, jax.Array]:
     """Codes (v, d), or packed (v, ceil(d / 2)), and scales (v, 1); a row of zeros has scale 1."""
     largest = jnp.abs(table).max(axis=1, keepdims=True)
-    scale = jnp.where(largest > 0, largest, 1) / code_range(bits)[1]
+    scale, _ = scale_and_zero_point(-largest, largest, bits=bits)
     codes = quantize(table, scale, bits=bits)
     return pack(codes, 4) if bits == 4 else codes, scale

@@ -13,7 +13,6 @@ from efficient_layers.layers.quant_input import FakeInput, IntInput, Scale
 from efficient_layers.layers.quant_spec import WEIGHT_ONLY, Codes, QuantSpec
 from efficient_layers.layers.quantised_conv import QuantisedConv, examples, sizes_of
 from efficient_layers.ops.int_dot import int_conv
-from efficient_layers.ops.lsq import lsq_step
 from efficient_layers.ops.precision import float32_or_wider, result_dtype
 from efficient_layers.ops.quantize import dequantize
 
@@ -51,13 +50,9 @@ class QuantConv(FakeInput, QuantisedConv):
 
     def _take(self, kernel: jax.Array) -> None:
         self.kernel = nnx.Param(kernel)
-        self.step: Any = nnx.data(None)
-        if self.spec.method == "lsq":
-            self.step = nnx.Param(lsq_step(kernel, self._parts, bits=self.spec.bits))
         self.deterministic = False
         self._make_input(self.param_dtype)
-        steps = (self.step, self.input_step)
-        self.learned_steps = sum(s[...].size for s in steps if s is not None)
+        self._make_step(kernel, self._parts)
 
     @classmethod
     def from_conv(cls, conv: nnx.Conv, *, spec: QuantSpec = WEIGHT_ONLY) -> Self:
@@ -73,9 +68,8 @@ class QuantConv(FakeInput, QuantisedConv):
         layer.kernel.set_value(kernel)
         if conv.bias is not None:
             layer.bias.set_value(conv.bias[...])
-        if layer.step is not None:
-            layer.step.set_value(lsq_step(kernel, layer._parts, bits=spec.bits))
         layer._make_input(conv.param_dtype)
+        layer._make_step(kernel, layer._parts)
         return layer
 
     def __call__(
@@ -87,8 +81,7 @@ class QuantConv(FakeInput, QuantisedConv):
         dtype = result_dtype(self.dtype, x, kernel)
         with jax.named_scope(type(self).__name__):
             key = self.spec.noise_key(type(self).__name__, self.deterministic, rngs)
-            step = None if self.step is None else self.step[...]
-            kernel = self.spec.fake(kernel, self._parts, step=step, key=key).astype(dtype)
+            kernel = self.spec.fake(kernel, self._parts, step=self._step, key=key).astype(dtype)
             rows = self._fake_input(rows, examples(rows)).astype(dtype)
             return self._finish(self._float_conv(rows, kernel), x, dtype)
 
@@ -98,9 +91,8 @@ class QuantConv(FakeInput, QuantisedConv):
         Raises:
           ValueError: static activations without a range; weights that are not finite.
         """
-        step = None if self.step is None else self.step[...]
         static = self.input_scale() if self.spec.activations == "static" else None
-        weight = self.spec.codes(self.kernel[...], self._parts, step=step)
+        weight = self.spec.codes(self.kernel[...], self._parts, step=self._step)
         return IntConv._of(self._settings(), self.bias, self.spec, weight, static)
 
 
@@ -133,9 +125,8 @@ class IntConv(IntInput, IntWeight, QuantisedConv):
     """
 
     def _take(self, kernel: jax.Array) -> None:
-        spec = self.spec
-        step = lsq_step(kernel, self._parts, bits=spec.bits) if spec.method == "lsq" else None
-        self._store(spec.codes(kernel, self._parts, step=step))
+        step = self.spec.first_step(kernel, self._parts)
+        self._store(self.spec.codes(kernel, self._parts, step=step))
         self._make_input()
 
     @classmethod
@@ -153,8 +144,7 @@ class IntConv(IntInput, IntWeight, QuantisedConv):
                 "QuantConv.from_conv(...), calibrate(x), then convert()."
             )
         trained = QuantConv.from_conv(conv, spec=spec)
-        step = None if trained.step is None else trained.step[...]
-        weight = spec.codes(trained.kernel[...], trained._parts, step=step)
+        weight = spec.codes(trained.kernel[...], trained._parts, step=trained._step)
         return cls._of(trained._settings(), trained.bias, spec, weight, None)
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 o"]:

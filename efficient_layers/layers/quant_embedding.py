@@ -11,13 +11,13 @@ from jaxtyping import Array, Float, Int
 
 from efficient_layers.layers.int_embedding import IntEmbedding
 from efficient_layers.layers.lookup import Lookup, check_tokens, table_of
+from efficient_layers.layers.quant_input import FakeWeight
 from efficient_layers.layers.quant_spec import WEIGHT_ONLY, QuantSpec
 from efficient_layers.ops.embedding import rows
-from efficient_layers.ops.lsq import lsq_step
 from efficient_layers.ops.pack import pack
 
 
-class QuantEmbedding(Lookup):
+class QuantEmbedding(FakeWeight, Lookup):
     """y = q(embedding[x]): floating-point rows, rounded to codes as they are picked.
 
     A scale a row, symmetric, 8 or 4 bits; straight-through gradients, or steps that are learned
@@ -59,11 +59,8 @@ class QuantEmbedding(Lookup):
         draw = nnx.initializers.normal(features**-0.5)
         table = draw(rngs.params(), (num_embeddings, features), param_dtype)
         self.embedding = nnx.Param(table)
-        self.step: Any = nnx.data(None)
-        if spec.method == "lsq":
-            self.step = nnx.Param(lsq_step(table, (num_embeddings, 1), bits=spec.bits))
-        self.learned_steps = 0 if self.step is None else num_embeddings
         self.spec = spec
+        self._make_step(table, (num_embeddings, 1))
         self.deterministic = False
 
     @classmethod
@@ -80,8 +77,7 @@ class QuantEmbedding(Lookup):
         layer = nnx.eval_shape(lambda: cls(*sizes, spec=spec, **types, rngs=nnx.Rngs(0)))
         table = embedding.embedding[...]
         layer.embedding.set_value(table)
-        if layer.step is not None:
-            layer.step.set_value(lsq_step(table, (sizes[0], 1), bits=spec.bits))
+        layer._make_step(table, (sizes[0], 1))
         return layer
 
     def __call__(self, x: Int[Array, "*b"], *, rngs: Any = None) -> Float[Array, "*b d"]:
@@ -102,8 +98,7 @@ class QuantEmbedding(Lookup):
         types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         bits = self.spec.bits
         layer = nnx.eval_shape(lambda: IntEmbedding(*sizes, bits=bits, **types, rngs=nnx.Rngs(0)))
-        step = None if self.step is None else self.step[...]
-        codes, scale, _ = self.spec.codes(self.embedding[...], (sizes[0], 1), step=step)
+        codes, scale, _ = self.spec.codes(self.embedding[...], (sizes[0], 1), step=self._step)
         layer.codes.set_value(pack(codes, 4) if bits == 4 else codes)
         layer.scale.set_value(scale.astype(self.param_dtype))
         return layer

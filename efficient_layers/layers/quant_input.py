@@ -25,8 +25,29 @@ _TOP = code_range(ACTIVATION_BITS)[1]
 Scale = tuple[jax.Array, jax.Array | None]
 
 
-class FakeInput:
-    """What a layer with float weights adds to quantise its input; mixed into it.
+class FakeWeight:
+    """The learned step sizes of a layer with float weights; mixed into it.
+
+    `step` is a Param with method "lsq", else None; `learned_steps` counts these and the input's.
+    """
+
+    spec: QuantSpec
+    step: Any
+    learned_steps: int
+
+    def _make_step(self, weight: jax.Array, parts: tuple[int, ...]) -> None:
+        first = self.spec.first_step(weight, parts)
+        self.step = nnx.data(None) if first is None else nnx.Param(first)
+        steps = (self.step, getattr(self, "input_step", None))
+        self.learned_steps = sum(s[...].size for s in steps if s is not None)
+
+    @property
+    def _step(self) -> jax.Array | None:
+        return None if self.step is None else self.step[...]
+
+
+class FakeInput(FakeWeight):
+    """What a layer with float weights adds to quantise its input too; mixed into it.
 
     Static: `input_low` and `input_high`, both 0 until a batch was seen; with method "lsq" a
     trained `input_step` instead, which begins as for an input of variance 1.

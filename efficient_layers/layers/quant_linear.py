@@ -13,7 +13,6 @@ from efficient_layers.layers.dense import Dense, check_linear
 from efficient_layers.layers.int_weight import IntWeight
 from efficient_layers.layers.quant_input import FakeInput, IntInput, Scale
 from efficient_layers.layers.quant_spec import WEIGHT_ONLY, Codes, QuantSpec
-from efficient_layers.ops.lsq import lsq_step
 from efficient_layers.ops.precision import add_bias, result_dtype
 from efficient_layers.ops.quant_dot import int8_dot, weight_only_dot
 from efficient_layers.ops.quantize import dequantize
@@ -68,14 +67,10 @@ class QuantLinear(FakeInput, Dense):
         parts = _scale_shape(spec, shape)
         draw = nnx.initializers.lecun_normal()
         self.kernel = nnx.Param(draw(rngs.params(), shape, param_dtype))
-        self.step: Any = nnx.data(None)
-        if spec.method == "lsq":
-            self.step = nnx.Param(lsq_step(self.kernel[...], parts, bits=spec.bits))
         self.spec = spec
         self.deterministic = False
         self._make_input(param_dtype)
-        steps = (self.step, self.input_step)
-        self.learned_steps = sum(s[...].size for s in steps if s is not None)
+        self._make_step(self.kernel[...], parts)
 
     @classmethod
     def from_linear(cls, linear: nnx.Linear, *, spec: QuantSpec = WEIGHT_ONLY) -> Self:
@@ -87,10 +82,8 @@ class QuantLinear(FakeInput, Dense):
         """
         check_linear(linear)
         kernel = linear.kernel[...]
-        weights = {"kernel": kernel}
-        if spec.method == "lsq":
-            parts = _scale_shape(spec, kernel.shape)
-            weights["step"] = lsq_step(kernel, parts, bits=spec.bits)
+        step = spec.first_step(kernel, _scale_shape(spec, kernel.shape))
+        weights = {"kernel": kernel} | ({} if step is None else {"step": step})
         layer = cls._like(linear, weights, spec=spec)
         layer._make_input(linear.param_dtype)
         return layer
@@ -124,10 +117,6 @@ class QuantLinear(FakeInput, Dense):
     @property
     def _parts(self) -> tuple[int, ...]:
         return _scale_shape(self.spec, (self.in_features, self.out_features))
-
-    @property
-    def _step(self) -> jax.Array | None:
-        return None if self.step is None else self.step[...]
 
     def _quantised(self, key: jax.Array | None) -> jax.Array:
         return self.spec.fake(self.kernel[...], self._parts, step=self._step, key=key)
@@ -246,5 +235,4 @@ def _scale_shape(spec: QuantSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _codes(spec: QuantSpec, kernel: jax.Array) -> Codes:
     parts = _scale_shape(spec, kernel.shape)
-    step = lsq_step(kernel, parts, bits=spec.bits) if spec.method == "lsq" else None
-    return spec.codes(kernel, parts, step=step)
+    return spec.codes(kernel, parts, step=spec.first_step(kernel, parts))

@@ -10,7 +10,7 @@ from flax import nnx
 
 from efficient_layers.layers.dropout import dropout_key
 from efficient_layers.ops.binary import binary, binary_codes, ternary, ternary_codes
-from efficient_layers.ops.lsq import lsq
+from efficient_layers.ops.lsq import lsq, lsq_step
 from efficient_layers.ops.pack import stored_width
 from efficient_layers.ops.precision import float32_or_wider
 from efficient_layers.ops.quant_noise import quant_noise
@@ -157,6 +157,10 @@ class QuantSpec:
             form = binary if self.method == "binary" else ternary
             quantised = form(wide, shape).astype(w.dtype)
         return quantised if key is None else quant_noise(w, quantised, key, self.noise)
+
+    def first_step(self, w: jax.Array, shape: tuple[int, ...]) -> jax.Array | None:
+        """Where the learned step sizes of `w` begin; None for methods that learn none."""
+        return lsq_step(w, shape, bits=self.bits) if self.method == "lsq" else None
 
     def codes(self, w: jax.Array, shape: tuple[int, ...], *, step: jax.Array | None) -> Codes:
         """int8 codes (not packed), scale and zero point (None: 0) of `w`.
