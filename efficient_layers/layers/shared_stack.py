@@ -72,14 +72,21 @@ class SharedStack(nnx.Module):
             )
 
     def __call__(
-        self, x: Float[Array, "*b d"], *, rngs: nnx.Rngs | jax.Array | None = None
+        self,
+        x: Float[Array, "*b d"],
+        *,
+        rngs: nnx.Rngs | jax.Array | None = None,
+        **inputs: Any,
     ) -> Float[Array, "*b d"]:
-        """x of the layers' own shape; `rngs` (a key, or its stream "dropout") where they draw."""
+        """x of the layers' own shape; `rngs` (a key, or its stream "dropout") where they draw.
+
+        `inputs`, such as a mask of attention, go to every layer as they are.
+        """
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             raise TypeError(f"SharedStack expects a floating-point input. Got {x.dtype}.")
         with jax.named_scope("SharedStack"):
             for members, repeats in self.runs:
-                x = _repeat([self.layers[i] for i in members], repeats, x, rngs)
+                x = _repeat([self.layers[i] for i in members], repeats, x, rngs, inputs)
         return x
 
 
@@ -103,7 +110,9 @@ def _runs(depth: int, groups: int, pattern: Pattern) -> tuple[tuple[tuple[int, .
     return tuple(((i,), depth // groups) for i in range(groups))
 
 
-def _repeat(layers: list[Any], repeats: int, x: jax.Array, rngs: Any) -> jax.Array:
+def _repeat(
+    layers: list[Any], repeats: int, x: jax.Array, rngs: Any, inputs: dict[str, Any]
+) -> jax.Array:
     """The layers one after the other, `repeats` times."""
     graphdef, state = nnx.split(List(layers))
     draws = rngs is not None and any(_takes_rngs(layer) for layer in layers)
@@ -112,8 +121,8 @@ def _repeat(layers: list[Any], repeats: int, x: jax.Array, rngs: Any) -> jax.Arr
         fresh = nnx.merge(graphdef, state, copy=True)
         before = jax.tree.leaves(nnx.state(fresh))
         for index, layer in enumerate(fresh):
-            given = {"rngs": nnx.Rngs(jax.random.fold_in(key, index))} if draws else {}
-            x = layer(x, **given) if _takes_rngs(layer) else layer(x)
+            drawn = {"rngs": nnx.Rngs(jax.random.fold_in(key, index))} if draws else {}
+            x = layer(x, **inputs, **(drawn if _takes_rngs(layer) else {}))
         after = jax.tree.leaves(nnx.state(fresh))
         if len(after) != len(before) or any(a is not b for a, b in zip(after, before, strict=True)):
             raise ValueError(
