@@ -13,10 +13,13 @@ from efficient_layers.models.menghani_cnn import MenghaniCNN, MenghaniCNNConfig
 from efficient_layers.models.mlp_mixer import MLPMixer, MLPMixerConfig
 from efficient_layers.models.mnasnet import MnasNet, MnasNetConfig
 from efficient_layers.models.mnist1d import MNIST1D, MNIST1DConfig
+from efficient_layers.models.mobilebert import MobileBert, MobileBertConfig
 from efficient_layers.models.mobilenet_v2 import MobileNetV2, MobileNetV2Config
 from efficient_layers.models.mobilenet_v3 import MobileNetV3, MobileNetV3Config
 from efficient_layers.models.registry import create, describe, export_torch, load_torch, names
 from efficient_layers.models.resnet import ResNet, ResNetConfig
+from efficient_layers.models.shufflenet_v2 import ShuffleNetV2, ShuffleNetV2Config
+from efficient_layers.models.squeezenet import SqueezeNet, SqueezeNetConfig
 from efficient_layers.models.torch_weights import WeightsError
 from efficient_layers.models.vit import ViT, ViTConfig
 
@@ -43,12 +46,18 @@ __all__ = [
     "MenghaniCNNConfig",
     "MnasNet",
     "MnasNetConfig",
+    "MobileBert",
+    "MobileBertConfig",
     "MobileNetV2",
     "MobileNetV2Config",
     "MobileNetV3",
     "MobileNetV3Config",
     "ResNet",
     "ResNetConfig",
+    "ShuffleNetV2",
+    "ShuffleNetV2Config",
+    "SqueezeNet",
+    "SqueezeNetConfig",
     "ViT",
     "ViTConfig",
     "WeightsError",

@@ -22,9 +22,12 @@ from efficient_layers.models import (
     mlp_mixer,
     mnasnet,
     mnist1d,
+    mobilebert,
     mobilenet_v2,
     mobilenet_v3,
     resnet,
+    shufflenet_v2,
+    squeezenet,
     vit,
 )
 from efficient_layers.models.family import Family
@@ -50,9 +53,12 @@ _MODULES = (
     mlp_mixer,
     mnasnet,
     mnist1d,
+    mobilebert,
     mobilenet_v2,
     mobilenet_v3,
     resnet,
+    shufflenet_v2,
+    squeezenet,
     vit,
 )
 
