@@ -14,10 +14,14 @@ from efficient_layers.models.mlp_mixer import MLPMixer, MLPMixerConfig
 from efficient_layers.models.mnasnet import MnasNet, MnasNetConfig
 from efficient_layers.models.mnist1d import MNIST1D, MNIST1DConfig
 from efficient_layers.models.mobilebert import MobileBert, MobileBertConfig
+from efficient_layers.models.mobilenet_v1 import MobileNetV1, MobileNetV1Config
 from efficient_layers.models.mobilenet_v2 import MobileNetV2, MobileNetV2Config
 from efficient_layers.models.mobilenet_v3 import MobileNetV3, MobileNetV3Config
+from efficient_layers.models.mobilevit import MobileViT, MobileViTConfig
+from efficient_layers.models.mqar import MQAR, MQARConfig
 from efficient_layers.models.registry import create, describe, export_torch, load_torch, names
 from efficient_layers.models.resnet import ResNet, ResNetConfig
+from efficient_layers.models.sequence_classifier import SequenceClassifier, SequenceClassifierConfig
 from efficient_layers.models.shufflenet_v2 import ShuffleNetV2, ShuffleNetV2Config
 from efficient_layers.models.squeezenet import SqueezeNet, SqueezeNetConfig
 from efficient_layers.models.torch_weights import WeightsError
@@ -26,6 +30,7 @@ from efficient_layers.models.vit import ViT, ViTConfig
 __all__ = [
     "GPT2",
     "MNIST1D",
+    "MQAR",
     "Albert",
     "AlbertConfig",
     "Bert",
@@ -42,18 +47,25 @@ __all__ = [
     "MLPMixer",
     "MLPMixerConfig",
     "MNIST1DConfig",
+    "MQARConfig",
     "MenghaniCNN",
     "MenghaniCNNConfig",
     "MnasNet",
     "MnasNetConfig",
     "MobileBert",
     "MobileBertConfig",
+    "MobileNetV1",
+    "MobileNetV1Config",
     "MobileNetV2",
     "MobileNetV2Config",
     "MobileNetV3",
     "MobileNetV3Config",
+    "MobileViT",
+    "MobileViTConfig",
     "ResNet",
     "ResNetConfig",
+    "SequenceClassifier",
+    "SequenceClassifierConfig",
     "ShuffleNetV2",
     "ShuffleNetV2Config",
     "SqueezeNet",
