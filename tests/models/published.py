@@ -139,6 +139,7 @@ TRANSFORMERS: dict[str, tuple[str, str, dict]] = {
             ("xxlarge", 4096, 12, 64),
         ]
     },
+    "google/mobilebert-uncased": ("MobileBertConfig", "MobileBertModel", {}),
 }
 
 
@@ -195,7 +196,9 @@ def check_weights(ours, theirs, inputs, run=None, tolerance=1e-4, source=None):
     state_dict = theirs.state_dict()
     assert el.models.load_torch(ours, state_dict, source=source) == []
     back = el.models.export_torch(ours, source)
-    theirs.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in back.items()}, strict=False)
+    tensors = type(state_dict)((k, torch.from_numpy(v.copy())) for k, v in back.items())
+    tensors._metadata = state_dict._metadata  # torchvision's MnasNet asks for the version
+    theirs.load_state_dict(tensors, strict=False)
     for name, value in back.items():
         assert np.array_equal(value, state_dict[name].numpy()), name
     ours.eval()
