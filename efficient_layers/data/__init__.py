@@ -13,7 +13,7 @@ A source is anything with `len(source)` and `source[i] -> {"image": ..., "label"
 from efficient_layers.data import transforms
 from efficient_layers.data.arrays import Arrays, Cached
 from efficient_layers.data.pipeline import EvalBatches, TrainIterator, eval_batches, train_iterator
-from efficient_layers.data.registry import load
+from efficient_layers.data.registry import is_text, load
 from efficient_layers.data.source import Batch, Element, Source, Subset
 from efficient_layers.data.splits import Info, Splits
 from efficient_layers.data.tfds import MissingDataError
@@ -31,6 +31,7 @@ __all__ = [
     "Subset",
     "TrainIterator",
     "eval_batches",
+    "is_text",
     "load",
     "train_iterator",
     "transforms",

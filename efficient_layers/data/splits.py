@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `load` gives: three sources and what is known about them."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,29 @@ from efficient_layers.data.source import Rows, Source, Subset
 class Info:
     """Facts about a data set, JSON-able through `to_json`.
 
-    `image_shape` is (h, w, c), with None for a size that differs from image to image. `sizes` maps
-    "train", "validation" and "test" to their numbers of examples. `provenance` names the exact data
-    (version, files, split rule) in a sentence, for a run's environment.json.
+    `image_shape` is (h, w, c), with None for a size that differs from image to image; (n, c) for
+    signals; () for tokens. `sizes` maps "train", "validation" and "test" to their numbers of
+    examples. `provenance` names the exact data (version, files, split rule) in a sentence, for a
+    run's environment.json.
+
+    Tokens have a `length` a row and a `vocabulary`, are `padded` with a "token_mask" or not, and
+    have one label a row (`num_classes` > 0), or none, or `per_token` a "target" each position.
     """
 
     name: str
     num_classes: int
-    image_shape: tuple[int | None, int | None, int]
+    image_shape: tuple[int | None, ...]
     class_names: tuple[str, ...]
     provenance: str
     sizes: dict[str, int] = field(default_factory=dict)
+    length: int = 0
+    vocabulary: int = 0
+    padded: bool = False
+    per_token: bool = False
+
+    def sized(self, sizes: dict[str, int]) -> "Info":
+        """The same facts with these sizes."""
+        return replace(self, sizes=sizes)
 
     def to_json(self) -> dict[str, Any]:
         """The same facts as plain lists, numbers and strings."""

@@ -4,8 +4,9 @@
 import numpy as np
 
 from efficient_layers.data import tfds
-from efficient_layers.data.source import Element
+from efficient_layers.data.source import Element, Source, Subset
 from efficient_layers.data.splits import Info, Splits, sizes
+from efficient_layers.data.tfds_text import TextFeatures, make_tokenizer, text_info
 
 KNOWN: dict[str, tuple[tuple[int | None, int | None, int], int]] = {
     "cifar10": ((32, 32, 3), 10),
@@ -52,6 +53,65 @@ class Noise:
         rng = np.random.default_rng((self.seed, row))
         pixels = rng.integers(0, 256, size=shape, dtype=np.uint8)
         return {"image": pixels, "label": np.int32(row % self.num_classes)}
+
+
+class TokenNoise:
+    """Random tokens below `vocabulary` from (seed, row); rows with a label are half to all full.
+
+    Without labels (`num_classes` 0) rows are full and have no mask.
+    """
+
+    def __init__(
+        self, examples: int, length: int, vocabulary: int, num_classes: int, seed: int
+    ) -> None:
+        self.examples, self.length, self.vocabulary = examples, length, vocabulary
+        self.num_classes, self.seed = num_classes or None, seed
+
+    def __len__(self) -> int:
+        return self.examples
+
+    def __getitem__(self, row: int) -> Element:
+        if not 0 <= row < self.examples:
+            raise IndexError(f"Row {row} is outside [0, {self.examples}).")
+        rng = np.random.default_rng((self.seed, row))
+        tokens = rng.integers(0, self.vocabulary, self.length, dtype=np.int32)
+        if self.num_classes is None:
+            return {"tokens": tokens}
+        mask = np.arange(self.length) < rng.integers(self.length // 2, self.length + 1)
+        label = np.int32(row % self.num_classes)
+        return {"tokens": tokens, "token_mask": mask.astype(np.float32), "label": label}
+
+
+def shortened(splits: Splits) -> Splits:
+    """The same data with at most 64 examples in validation and test."""
+
+    def few(source: Source) -> Source:
+        return Subset(source, range(min(len(source), HELD_OUT_EXAMPLES)))
+
+    validation = None if splits.validation is None else few(splits.validation)
+    test = few(splits.test)
+    info = splits.info.sized(sizes(splits.train, validation, test))
+    return Splits(splits.train, validation, test, info)
+
+
+def load_text_stand_in(
+    name: str,
+    features: TextFeatures,
+    *,
+    length: int = 128,
+    vocabulary_file: str = "",
+    seed: int = 0,
+) -> Splits:
+    """Random tokens with the length, vocabulary and classes of a TFDS text data set."""
+    counts = (TRAIN_EXAMPLES, HELD_OUT_EXAMPLES, HELD_OUT_EXAMPLES)
+    vocabulary = make_tokenizer(vocabulary_file).vocabulary
+    train, validation, test = (
+        TokenNoise(count, length, vocabulary, len(features.class_names), 3 * seed + part)
+        for part, count in enumerate(counts)
+    )
+    provenance = f"stand-in: random tokens shaped like {name}, seed {seed}; NOT the data set"
+    info = text_info(f"tfds:{name}", features, length, vocabulary, provenance)
+    return Splits(train, validation, test, info.sized(sizes(train, validation, test)))
 
 
 def load_stand_in(name: str, *, data_dir: str | None = None, seed: int = 0) -> Splits:

@@ -53,12 +53,12 @@ def masked_language_modelling(
     mask_rate: float = 0.15,
     mask_token: int = 257,
     special_tokens: Collection[int] = (256, 257, 258),
-    vocab_size: int = 256,
+    vocabulary: int = 256,
 ) -> Objective:
     """Cross-entropy of hidden tokens given the others.
 
     Each token is chosen with probability `mask_rate`, but for padding and `special_tokens`. Of the
-    chosen, 80 % become `mask_token`, 10 % a token drawn from 0..`vocab_size` - 1, 10 % stay; the
+    chosen, 80 % become `mask_token`, 10 % a token drawn from 0..`vocabulary` - 1, 10 % stay; the
     loss is the mean over the chosen. Evaluation hides the same positions every time. The defaults
     are those of `el.data`'s byte tokenizer. Metrics as `language_modelling`.
 
@@ -78,7 +78,7 @@ def masked_language_modelling(
         tokens = batch["tokens"]
         free = ~jnp.isin(tokens, jnp.asarray(special, tokens.dtype)) & (_counted(batch) > 0)
         hidden, chosen = hide(
-            key, tokens, free, rate=mask_rate, mask_token=mask_token, vocab_size=vocab_size
+            key, tokens, free, rate=mask_rate, mask_token=mask_token, vocabulary=vocabulary
         )
         logits = call(model, hidden, rngs=rngs, mask=inputs(batch)[1])
         return _scores(logits, tokens, chosen)
@@ -87,13 +87,13 @@ def masked_language_modelling(
 
 
 def hide(
-    key: Array, tokens: Tokens, free: Array, *, rate: float, mask_token: int, vocab_size: int
+    key: Array, tokens: Tokens, free: Array, *, rate: float, mask_token: int, vocabulary: int
 ) -> tuple[Tokens, Weights]:
     """(tokens with some hidden, 1.0 where one was chosen); see `masked_language_modelling`."""
     choose, fate, draw = jax.random.split(key, 3)
     chosen = free & (jax.random.uniform(choose, tokens.shape) < rate)
     luck = jax.random.uniform(fate, tokens.shape)
-    other = jax.random.randint(draw, tokens.shape, 0, vocab_size, tokens.dtype)
+    other = jax.random.randint(draw, tokens.shape, 0, vocabulary, tokens.dtype)
     instead = jnp.where(luck < 0.8, mask_token, jnp.where(luck < 0.9, other, tokens))
     return jnp.where(chosen, instead, tokens), chosen.astype(jnp.float32)
 

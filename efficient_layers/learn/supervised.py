@@ -73,6 +73,11 @@ def classification(*, label_smoothing: float = 0.0, l2: float = 0.0) -> Objectiv
         raise ValueError(f"l2 must be >= 0. Got {l2}.")
 
     def objective(model: Any, batch: Batch, rngs: nnx.Rngs | None) -> tuple[Array, Metrics]:
+        if "label" not in batch:
+            raise ValueError(
+                f"classification needs a label a row; this batch has {', '.join(sorted(batch))}. "
+                "Choose another objective (language_modelling, say) or data set."
+            )
         x, token_mask = inputs(batch)
         logits = call(model, x, rngs=rngs, mask=token_mask)
         label, mask = batch["label"], batch.get("mask")

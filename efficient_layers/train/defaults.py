@@ -39,7 +39,9 @@ def read_config(stored: dict[str, Any]) -> ConfigDict:
 def _data() -> ConfigDict:
     return ConfigDict(
         {
-            "name": "digits",  # or "tfds:NAME"
+            # images: "digits", "tfds:NAME"; signals: "mnist1d"; tokens: "stdlib", "tfds:NAME" of
+            # text, "listops", "mqar"
+            "name": "digits",
             "data_dir": "",  # where TFDS data sets are prepared
             "test_split": "test",
             "validation_fraction": 0.15,  # carved from train where the data set has none
@@ -48,6 +50,9 @@ def _data() -> ConfigDict:
             "eval_batch_size": 256,
             "workers": 0,  # processes that decode and augment; 0 = threads
             "cache": False,  # keep decoded images in RAM
+            "length": 128,  # tokens a row
+            "vocabulary_file": "",  # text of TFDS: vocab.txt of a BERT; "" = bytes
+            "options": ConfigDict(),  # of "listops" and "mqar", by name: pairs, max_depth, ...
             "image_size": 0,  # resize to this; 0 = as stored
             "mean": (),  # of pixels in 0..1, a number a channel; () = the data set's own
             "std": (),
@@ -69,7 +74,7 @@ def _objective() -> ConfigDict:
             "mask_rate": 0.15,  # of masked_language_modelling, as all below
             "mask_token": 257,  # the byte tokenizer's; 103 in BERT's vocabulary
             "special_tokens": (256, 257, 258),  # never hidden; (0, 100, 101, 102, 103) in BERT's
-            "vocab_size": 256,  # random replacements are drawn below this
+            "vocabulary": 256,  # random replacements are drawn below this
         }
     )
 

@@ -62,7 +62,7 @@ def _facts(experiment: Experiment, state: object) -> rich.table.Table:
         "activations an example": f"{cost.activations:,}",
         "weight bytes": f"{cost.weight_bytes:,}",
         "examples (train, validation, test)": ", ".join(map(str, inputs.info.sizes.values())),
-        "batch": f"{inputs.batch_size} x {'x'.join(map(str, inputs.image_shape))}",
+        "batch": f"{inputs.batch_size} x {'x'.join(map(str, inputs.example().shape[1:]))}",
         "steps": f"{experiment.total_steps:,} ({experiment.steps_per_epoch:.1f} an epoch)",
         "mesh": f"{experiment.config.mesh} on {experiment.mesh.size} device(s)",
         "step memory a device": f"{peak / 2**20:,.1f} MiB (arguments + outputs + temporaries)",

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from efficient_layers import data, measure, models
+from efficient_layers import measure, models
 from efficient_layers.train import duration, mesh
 from efficient_layers.train.init_from import init_from
 from efficient_layers.train.input import Input, make_input
@@ -127,7 +127,7 @@ def build(config: ConfigDict, options: Options = Options()) -> Experiment:
         config.train.duration, steps_per_epoch=steps_per_epoch, batch_size=inputs.batch_size
     )
     policy = Policy.parse(config.train.precision)
-    model, description = _model(config, inputs.info, inputs.image_shape[0], policy)
+    model, description = _model(config, inputs, policy)
     lines: list[str] = []
     if config.init_from:
         model, lines = init_from(model, config.init_from, description["create"])
@@ -181,17 +181,11 @@ def _check(config: ConfigDict) -> None:
         raise ValueError(f"train.ema_decay must be in [0, 1); got {config.train.ema_decay}")
 
 
-def _model(
-    config: ConfigDict, info: data.Info, image_size: int, policy: Policy
-) -> tuple[nnx.Module, dict[str, Any]]:
+def _model(config: ConfigDict, inputs: Input, policy: Policy) -> tuple[nnx.Module, dict[str, Any]]:
+    """The model, with the fields that follow from the data where the configuration is silent."""
     fields = {name: value for name, value in config.model.items() if name != "name"}
-    of_data = {
-        "num_classes": info.num_classes,
-        "in_channels": info.image_shape[-1],
-        "image_size": image_size,
-    }
     known = models.describe(config.model.name)["fields"]
-    fields = {name: value for name, value in of_data.items() if name in known} | fields
+    fields = {name: value for name, value in _of_data(inputs).items() if name in known} | fields
     try:
         create = models.describe(config.model.name, **fields)
     except TypeError as error:  # a field's name or type: the user's to mend
@@ -201,3 +195,13 @@ def _model(
     policy.apply(model)
     model.train()
     return model, description
+
+
+def _of_data(inputs: Input) -> dict[str, Any]:
+    """The fields of a model that its data decide."""
+    info, shape = inputs.info, inputs.image_shape
+    if not info.vocabulary:
+        classes = {"num_classes": info.num_classes}
+        return classes | {"in_channels": shape[-1], "image_size": shape[0], "length": shape[0]}
+    fields = {"vocabulary": info.vocabulary}
+    return fields | ({"num_classes": info.num_classes} if info.num_classes else {})

@@ -26,14 +26,15 @@ Transform = Callable[..., dict[str, Any]]
 class Input:
     """The splits of a run and how batches are made of them.
 
-    `image_shape` is (h, w, c) of what the model sees. Batches: see `el.data`.
+    `image_shape` is (h, w, c) of what the model sees, (n, c) of signals, () of tokens. Batches: see
+    `el.data`.
     """
 
     info: data.Info
     train: Source
     validation: Source | None
     test: Source | None
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     batch_size: int
     eval_batch_size: int
     seed: int
@@ -66,13 +67,20 @@ class Input:
 
     def batch_spec(self) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Shape and dtype of each array of a training batch, over all devices."""
-        return {
-            "image": ((self.batch_size, *self.image_shape), jnp.float32),
-            "label": ((self.batch_size,), jnp.int32),
-        }
+        row = (self.batch_size,)
+        label: dict[str, tuple[tuple[int, ...], Any]] = {"label": (row, jnp.int32)}
+        if not self.info.vocabulary:
+            return {"image": ((*row, *self.image_shape), jnp.float32)} | label
+        whole = (*row, self.info.length)
+        spec: dict[str, tuple[tuple[int, ...], Any]] = {"tokens": (whole, jnp.int32)}
+        spec |= {"token_mask": (whole, jnp.float32)} if self.info.padded else {}
+        spec |= {"target": (whole, jnp.int32)} if self.info.per_token else {}
+        return spec | (label if self.info.num_classes else {})
 
     def example(self) -> jax.Array:
-        """One image of zeros with a batch axis: what cost and latency are measured on."""
+        """One image or row of zeros with a batch axis: what cost and latency are measured on."""
+        if self.info.vocabulary:
+            return jnp.zeros((1, self.info.length), jnp.int32)
         return jnp.zeros((1, *self.image_shape), jnp.float32)
 
     @property
@@ -107,14 +115,13 @@ def make_input(
         `el.data`'s error with the command that prepares them.
     """
     settings = config.data
-    of_tfds = {"test_split": settings.test_split, "cache": settings.cache}
     splits = data.load(
         settings.name,
         data_dir=settings.data_dir or None,
         validation_fraction=settings.validation_fraction,
         seed=settings.split_seed,
         stand_in=smoke or stand_in,
-        **(of_tfds if settings.name.startswith("tfds:") else {}),
+        **_load_options(settings),
     )
     train, validation = splits.train, splits.validation
     batch, eval_batch = settings.batch_size, settings.eval_batch_size
@@ -127,37 +134,68 @@ def make_input(
             f"data.batch_size={batch} is more than the {len(train)} training examples of "
             f"{splits.info.name}; choose a smaller batch"
         )
-    shape = _image_shape(settings, splits.info)
-    plain = bool(overfit_batches) or settings.crop == "none"
-    normalise = _normalise(settings)
+    transformed = (
+        _Transforms()
+        if splits.info.vocabulary
+        else _image_transforms(settings, splits.info, plain=bool(overfit_batches))
+    )
     return Input(
         info=splits.info,
         train=train,
         validation=validation,
         test=splits.test,
-        image_shape=shape,
+        image_shape=_image_shape(settings, splits.info) if not splits.info.vocabulary else (),
         batch_size=batch,
         eval_batch_size=eval_batch,
         seed=config.seed,
         workers=settings.workers,
-        train_elements=_eval_elements(settings, splits.info)
-        if plain
-        else _train_elements(settings, splits.info),
-        train_batch=(*(() if overfit_batches else _augmentations(settings)), *normalise),
-        eval_elements=_eval_elements(settings, splits.info),
+        **dataclasses.asdict(transformed),
+    )
+
+
+def _load_options(settings: ConfigDict) -> dict[str, Any]:
+    """The settings that `data.load` takes for this data set."""
+    options: dict[str, Any] = dict(settings.options)
+    if settings.name.startswith("tfds:"):
+        options |= {"test_split": settings.test_split, "cache": settings.cache}
+        if data.is_text(settings.name, settings.data_dir or None):
+            options |= {"length": settings.length, "vocabulary_file": settings.vocabulary_file}
+    elif settings.name in ("stdlib", "listops", "mqar"):
+        options["length"] = settings.length
+    return options
+
+
+@dataclasses.dataclass(frozen=True)
+class _Transforms:
+    """What is done to examples and batches."""
+
+    train_elements: tuple[Transform, ...] = ()
+    train_batch: tuple[Transform, ...] = ()
+    eval_elements: tuple[Transform, ...] = ()
+    eval_batch: tuple[Transform, ...] = ()
+
+
+def _image_transforms(settings: ConfigDict, info: data.Info, *, plain: bool) -> _Transforms:
+    """`plain`: training sees what evaluation sees."""
+    evaluated, normalise = _eval_elements(settings, info), _normalise(settings)
+    whole = plain or settings.crop == "none"
+    return _Transforms(
+        train_elements=evaluated if whole else _train_elements(settings, info),
+        train_batch=(*(() if plain else _augmentations(settings)), *normalise),
+        eval_elements=evaluated,
         eval_batch=normalise,
     )
 
 
-def _image_shape(settings: ConfigDict, info: data.Info) -> tuple[int, int, int]:
-    height, width, channels = info.image_shape
-    if settings.image_size:
-        return settings.image_size, settings.image_size, channels
-    if height is None or width is None:
+def _image_shape(settings: ConfigDict, info: data.Info) -> tuple[int, ...]:
+    *sizes, channels = info.image_shape
+    if settings.image_size and len(sizes) == 2:
+        sizes = [settings.image_size] * 2
+    if None in sizes:
         raise ValueError(
             f"the images of {info.name} differ in size: set config.data.image_size (224, say)"
         )
-    return height, width, channels
+    return tuple(int(size or 0) for size in (*sizes, channels))
 
 
 def _train_elements(settings: ConfigDict, info: data.Info) -> tuple[Transform, ...]:

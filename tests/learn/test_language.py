@@ -58,9 +58,9 @@ def test_hidden_tokens_are_80_10_10_and_follow_the_key():
     x = tokens((64, 256))
     free = x != 5
     key = jax.random.key(3)
-    hidden, chosen = hide(key, x, free, rate=0.15, mask_token=257, vocab_size=256)
-    again, _ = hide(key, x, free, rate=0.15, mask_token=257, vocab_size=256)
-    other, _ = hide(jax.random.key(4), x, free, rate=0.15, mask_token=257, vocab_size=256)
+    hidden, chosen = hide(key, x, free, rate=0.15, mask_token=257, vocabulary=256)
+    again, _ = hide(key, x, free, rate=0.15, mask_token=257, vocabulary=256)
+    other, _ = hide(jax.random.key(4), x, free, rate=0.15, mask_token=257, vocabulary=256)
     np.testing.assert_array_equal(hidden, again)
     assert (hidden != other).any()
     chosen, hidden = np.asarray(chosen) > 0, np.asarray(hidden)
