@@ -25,12 +25,14 @@ from efficient_layers.models.sequence_classifier import SequenceClassifier, Sequ
 from efficient_layers.models.shufflenet_v2 import ShuffleNetV2, ShuffleNetV2Config
 from efficient_layers.models.squeezenet import SqueezeNet, SqueezeNetConfig
 from efficient_layers.models.torch_weights import WeightsError
+from efficient_layers.models.vgg import VGG, VGGConfig
 from efficient_layers.models.vit import ViT, ViTConfig
 
 __all__ = [
     "GPT2",
     "MNIST1D",
     "MQAR",
+    "VGG",
     "Albert",
     "AlbertConfig",
     "Bert",
@@ -70,6 +72,7 @@ __all__ = [
     "ShuffleNetV2Config",
     "SqueezeNet",
     "SqueezeNetConfig",
+    "VGGConfig",
     "ViT",
     "ViTConfig",
     "WeightsError",

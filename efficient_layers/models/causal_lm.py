@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from efficient_layers.layers.dropout import drop
 from efficient_layers.models.mixer import empty_state, mix
@@ -22,6 +22,18 @@ class Cache:
 
     blocks: tuple[Any, ...]
     length: Int[Array, ""]
+
+
+class Mlp(nnx.Module):
+    """y = down(gelu(up(x))), with the tanh form of gelu."""
+
+    def __init__(self, features: int, hidden_features: int, *, rngs: nnx.Rngs) -> None:
+        self.up = nnx.Linear(features, hidden_features, rngs=rngs)
+        self.down = nnx.Linear(hidden_features, features, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b d"]:
+        """Rows to rows."""
+        return self.down(jax.nn.gelu(self.up(x), approximate=True))
 
 
 class Block(nnx.Module):
@@ -39,11 +51,15 @@ class Block(nnx.Module):
         self.dropout = nnx.Dropout(dropout_rate)
 
     def __call__(
-        self, x: Float[Array, "b n d"], *, rngs: nnx.Rngs | None = None
+        self,
+        x: Float[Array, "b n d"],
+        *,
+        mask: Bool[Array, "b n"] | None = None,
+        rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "b n d"]:
-        """All positions at once."""
-        x = x + drop(self.dropout, mix(self.attention, self.norm_1(x), rngs=rngs), rngs)
-        return self._with_mlp(x, rngs)
+        """All positions at once; `mask` (True: a token) is for mixers that know one."""
+        y = mix(self.attention, self.norm_1(x), mask=mask, rngs=rngs)
+        return self._with_mlp(x + drop(self.dropout, y, rngs), rngs)
 
     def decode(self, x: Float[Array, "b n d"], state: Any) -> tuple[Float[Array, "b n d"], Any]:
         """The next positions, and what is remembered after them; as in eval mode."""

@@ -9,12 +9,10 @@ for the half as deep one. The tanh form of gelu, as the authors' code has it.
 import dataclasses
 import math
 
-import jax
 from flax import nnx
-from jaxtyping import Array, Float
 
 from efficient_layers.layers import Embedding, LayerNorm, List, MultiHeadAttention
-from efficient_layers.models.causal_lm import Block, CausalLM
+from efficient_layers.models.causal_lm import Block, CausalLM, Mlp
 from efficient_layers.models.family import Family
 from efficient_layers.models.initialise import draw_weights, placeholder
 from efficient_layers.models.torch_names.gpt2 import TORCH
@@ -47,18 +45,6 @@ class GPT2Config:
                 "gpt2 expects sizes of at least 1, num_heads that divide features and "
                 f"0 <= dropout_rate < 1. Got {self}."
             )
-
-
-class Mlp(nnx.Module):
-    """y = down(gelu(up(x)))."""
-
-    def __init__(self, features: int, hidden_features: int, *, rngs: nnx.Rngs) -> None:
-        self.up = nnx.Linear(features, hidden_features, rngs=rngs)
-        self.down = nnx.Linear(hidden_features, features, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b d"]:
-        """Rows to rows."""
-        return self.down(jax.nn.gelu(self.up(x), approximate=True))
 
 
 class GPT2(CausalLM):

@@ -32,7 +32,7 @@ def options(given: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Options:
 
 def make_mixer(
     name: str,
-    options: Options,
+    options: Mapping[str, Any] | tuple[Any, ...],
     features: int,
     num_heads: int,
     *,

@@ -32,6 +32,7 @@ from efficient_layers.models import (
     sequence_classifier,
     shufflenet_v2,
     squeezenet,
+    vgg,
     vit,
 )
 from efficient_layers.models.family import Family
@@ -67,6 +68,7 @@ _MODULES = (
     sequence_classifier,
     shufflenet_v2,
     squeezenet,
+    vgg,
     vit,
 )
 
