@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BERT: what it refuses, and other layers in the place of its attention."""
+"""BERT and its relatives: what they refuse, other layers in the place of their attention."""
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,10 @@ import efficient_layers as el
 pytestmark = pytest.mark.fast
 
 SMALL = {"vocabulary": 50, "max_length": 8, "features": 16, "depth": 2, "num_heads": 2}
+SIZES = {
+    "albert": {"embedding_features": 8},
+    "mobilebert": {"embedding_features": 8, "bottleneck_features": 8, "mlp_features": 8},
+}
 X = np.full((2, 5), 3, np.int32)
 
 
@@ -65,21 +69,52 @@ def shape(model, **inputs):
     return jax.eval_shape(run, state, inputs).shape
 
 
+@pytest.mark.parametrize("family", ["bert", "albert", "distilbert", "mobilebert"])
 @pytest.mark.parametrize(
     ("layer", "takes_mask"),
     [({"layer": "GroupedQueryAttention", "num_kv_heads": 1}, True), ("LinearAttention", False)],
 )
-def test_attention_exchanged(layer, takes_mask):
+def test_attention_exchanged(family, layer, takes_mask):
     """Grouped queries take the mask; linear attention takes none and says so."""
-    swap = {"blocks/*/attention": layer}
-    model = nnx.eval_shape(
-        lambda: el.models.create("bert", rngs=nnx.Rngs(0), **SMALL, num_classes=3, swap=swap)
-    )
+    fields = {**SMALL, **SIZES.get(family, {}), "num_classes": 3}
+    swap = {"blocks/**/attention": layer}
+    model = nnx.eval_shape(lambda: el.models.create(family, rngs=nnx.Rngs(0), swap=swap, **fields))
     name = layer if isinstance(layer, str) else layer["layer"]
-    assert {type(block.attention).__name__ for block in model.blocks} == {name}
+    blocks = model.blocks.layers if family == "albert" else model.blocks
+    assert {type(block.attention).__name__ for block in blocks} == {name}
     assert shape(model) == (2, 3)
     if takes_mask:
         assert shape(model, mask=jnp.asarray(X > 0)) == (2, 3)
     else:
         with pytest.raises(ValueError, match="LinearAttention takes no mask"):
             shape(model, mask=jnp.asarray(X > 0))
+
+
+def test_distilbert_has_no_segments():
+    model = nnx.eval_shape(lambda: el.models.create("distilbert", rngs=nnx.Rngs(0), **SMALL))
+    with pytest.raises(ValueError, match="DistilBert knows no segments"):
+        shape(model, segments=jnp.asarray(X))
+
+
+def test_albert_has_one_block_for_all_depths():
+    """Depth costs no parameters, and as many MACs as in BERT."""
+    x = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+    costs = [
+        el.measure.cost(
+            nnx.eval_shape(
+                lambda d=depth: el.models.create(
+                    "albert", rngs=nnx.Rngs(0), **{**SMALL, **SIZES["albert"], "depth": d}
+                )
+            ),
+            x,
+        )
+        for depth in (2, 4)
+    ]
+    block = 8 * (12 * 16 * 16 + 2 * 8 * 16)
+    assert costs[0].params == costs[1].params
+    assert costs[1].macs - costs[0].macs == 2 * block
+
+
+def test_a_wider_embedding_than_the_features_is_refused():
+    with pytest.raises(ValueError, match="narrower than its features"):
+        el.models.describe("mobilebert", embedding_features=512)
