@@ -20,6 +20,7 @@ from efficient_layers.layers import BatchNorm, Conv, List
 from efficient_layers.layers.dropout import drop
 from efficient_layers.models.family import Family
 from efficient_layers.models.initialise import draw_weights, glorot_uniform, placeholder
+from efficient_layers.models.torch_names.menghani_cnn import TORCH
 
 STEM_FEATURES = 32
 STAGE_FEATURES = (64, 128)
@@ -130,4 +131,4 @@ def _symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
 
 
-FAMILY = Family("menghani_cnn", MenghaniCNNConfig, MenghaniCNN)
+FAMILY = Family("menghani_cnn", MenghaniCNNConfig, MenghaniCNN, torch=TORCH)
