@@ -8,6 +8,7 @@ from efficient_layers.models.decoder import Decoder, DecoderConfig
 from efficient_layers.models.distilbert import DistilBert, DistilBertConfig
 from efficient_layers.models.efficientnet import EfficientNet, EfficientNetConfig
 from efficient_layers.models.generate import generate
+from efficient_layers.models.ghostnet import GhostNet, GhostNetConfig
 from efficient_layers.models.gpt2 import GPT2, GPT2Config
 from efficient_layers.models.menghani_cnn import MenghaniCNN, MenghaniCNNConfig
 from efficient_layers.models.mlp_mixer import MLPMixer, MLPMixerConfig
@@ -19,6 +20,7 @@ from efficient_layers.models.mobilenet_v2 import MobileNetV2, MobileNetV2Config
 from efficient_layers.models.mobilenet_v3 import MobileNetV3, MobileNetV3Config
 from efficient_layers.models.mobilevit import MobileViT, MobileViTConfig
 from efficient_layers.models.mqar import MQAR, MQARConfig
+from efficient_layers.models.pqrnn import PQRNN, PQRNNConfig
 from efficient_layers.models.registry import create, describe, export_torch, load_torch, names
 from efficient_layers.models.resnet import ResNet, ResNetConfig
 from efficient_layers.models.sequence_classifier import SequenceClassifier, SequenceClassifierConfig
@@ -32,6 +34,7 @@ __all__ = [
     "GPT2",
     "MNIST1D",
     "MQAR",
+    "PQRNN",
     "VGG",
     "Albert",
     "AlbertConfig",
@@ -46,6 +49,8 @@ __all__ = [
     "EfficientNet",
     "EfficientNetConfig",
     "GPT2Config",
+    "GhostNet",
+    "GhostNetConfig",
     "MLPMixer",
     "MLPMixerConfig",
     "MNIST1DConfig",
@@ -64,6 +69,7 @@ __all__ = [
     "MobileNetV3Config",
     "MobileViT",
     "MobileViTConfig",
+    "PQRNNConfig",
     "ResNet",
     "ResNetConfig",
     "SequenceClassifier",
