@@ -88,10 +88,12 @@ class ConvNeXtConfig:
                 raise ValueError(f"convnext has no {field} {value!r}. {nearest(value, known)}")
         stages = VARIANTS[self.variant] if self.stages is FROM_VARIANT else self.stages
         object.__setattr__(self, "stages", tuple(Stage(*row) for row in stages))
-        if self.num_classes < 0 or any(min(row) < 1 for row in self.stages) or not self.stages:
+        in_range = self.num_classes >= 0 and 0 <= self.dropout_rate < 1
+        if not in_range or not self.stages or any(min(row) < 1 for row in self.stages):
             raise ValueError(
-                "convnext expects num_classes >= 0 and stages of at least 1 channel and block. "
-                f"Got num_classes={self.num_classes}, stages={self.stages}."
+                "convnext expects num_classes >= 0, 0 <= dropout_rate < 1 and stages of at least 1 "
+                f"channel and block. Got num_classes={self.num_classes}, "
+                f"dropout_rate={self.dropout_rate}, stages={self.stages}."
             )
 
 

@@ -77,11 +77,13 @@ class MLPMixerConfig:
         for name, value in VARIANTS[self.variant]._asdict().items():
             if getattr(self, name) is FROM_VARIANT:
                 object.__setattr__(self, name, value)
-        if min(self.features, self.depth, *self.hidden) < 1 or self.num_classes < 0:
+        in_range = min(self.features, self.depth, *self.hidden) >= 1 and self.num_classes >= 0
+        if not in_range or not 0 <= self.dropout_rate < 1:
             raise ValueError(
-                "mlp_mixer expects features, depth and hidden units of at least 1 and "
-                f"num_classes >= 0. Got features={self.features}, depth={self.depth}, hidden units "
-                f"{self.hidden}, num_classes={self.num_classes}."
+                "mlp_mixer expects features, depth and hidden units of at least 1, "
+                f"num_classes >= 0 and 0 <= dropout_rate < 1. Got features={self.features}, "
+                f"depth={self.depth}, hidden units {self.hidden}, num_classes={self.num_classes}, "
+                f"dropout_rate={self.dropout_rate}."
             )
         check_patches("mlp_mixer", self.image_size, self.patch_size)
 

@@ -119,11 +119,12 @@ class MobileViTConfig:
             if getattr(self, name) is FROM_VARIANT:
                 object.__setattr__(self, name, value)
         object.__setattr__(self, "stages", tuple(Stage(*row) for row in self.stages))
-        if min(self.patch_size, len(self.stages)) < 1 or self.num_classes < 0:
+        in_range = min(self.patch_size, len(self.stages)) >= 1 and self.num_classes >= 0
+        if not in_range or not 0 <= self.dropout_rate < 1:
             raise ValueError(
-                "mobilevit expects a patch_size and stages of at least 1 and num_classes >= 0. Got "
-                f"patch_size={self.patch_size}, {len(self.stages)} stages, "
-                f"num_classes={self.num_classes}."
+                "mobilevit expects patch_size >= 1, at least one stage, num_classes >= 0 and "
+                f"0 <= dropout_rate < 1. Got patch_size={self.patch_size}, {len(self.stages)} "
+                f"stages, num_classes={self.num_classes}, dropout_rate={self.dropout_rate}."
             )
 
 
@@ -136,7 +137,8 @@ class MobileViTBlock(nnx.Module):
     """
 
     def __init__(self, c: int, stage: Stage, config: MobileViTConfig, *, rngs: nnx.Rngs) -> None:
-        d, norms = stage.features, {"act": jax.nn.silu, "epsilon": config.epsilon, "rngs": rngs}
+        d = stage.features
+        norms: dict[str, Any] = {"act": jax.nn.silu, "epsilon": config.epsilon, "rngs": rngs}
         self.patch_size = config.patch_size
         self.local = ConvBNAct(c, c, 3, **norms)
         self.enter = Conv(c, d, (1, 1), use_bias=False, rngs=rngs)
@@ -181,7 +183,7 @@ class MobileViT(MobileNet):
     def __init__(self, config: MobileViTConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
         same = placeholder(rngs)
-        norms = {"act": jax.nn.silu, "epsilon": config.epsilon, "rngs": same}
+        norms: dict[str, Any] = {"act": jax.nn.silu, "epsilon": config.epsilon, "rngs": same}
         c = config.stem_features
         self.stem = ConvBNAct(config.in_channels, c, 3, 2, **norms)
         blocks: list[nnx.Module] = []

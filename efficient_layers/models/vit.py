@@ -88,10 +88,11 @@ class ViTConfig:
         for name, value in VARIANTS[self.variant]._asdict().items():
             if getattr(self, name) is FROM_VARIANT:
                 object.__setattr__(self, name, value)
-        if self.depth < 1 or self.num_classes < 0:
+        if self.depth < 1 or self.num_classes < 0 or not 0 <= self.dropout_rate < 1:
             raise ValueError(
-                "vit expects a depth of at least 1 and num_classes >= 0. "
-                f"Got depth={self.depth}, num_classes={self.num_classes}."
+                "vit expects a depth of at least 1, num_classes >= 0 and 0 <= dropout_rate < 1. "
+                f"Got depth={self.depth}, num_classes={self.num_classes}, "
+                f"dropout_rate={self.dropout_rate}."
             )
         check_patches("vit", self.image_size, self.patch_size)
 

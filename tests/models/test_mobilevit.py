@@ -29,7 +29,7 @@ def abstract(**fields):
     ("fields", "message"),
     [
         ({"variant": "xx"}, "Did you mean 'xxs'"),
-        ({"patch_size": 0}, "patch_size and stages of at least 1"),
+        ({"patch_size": 0}, "patch_size >= 1, .* Got patch_size=0"),
         ({"num_heads": 3}, "divide in_features=16"),
     ],
 )

@@ -37,6 +37,7 @@ def logits_shape(model, shape=(2, 8, 8, 3)):
         ({"image_size": 0}, "Got image_size=0"),
         ({"variant": "bse"}, "Did you mean 'base'"),
         ({"depth": 0}, "depth of at least 1"),
+        ({"dropout_rate": 1.0}, "Got depth=2, num_classes=5, dropout_rate=1.0"),
         ({"num_heads": 3}, "divide in_features=16"),
     ],
 )
