@@ -16,8 +16,8 @@ class Family:
 
     Attributes:
       names: public names of members in timm, torchvision and transformers -> fields.
-      torch: source ("timm", "torchvision", "transformers"; "torch" for a twin in `evidence/`) -> how
-        its weights are named.
+      torch: source ("timm", "torchvision", "transformers"; "torch" for a twin in `evidence/`) ->
+        how its weights are named.
     """
 
     name: str
