@@ -23,6 +23,7 @@ from efficient_layers.models.mqar import MQAR, MQARConfig
 from efficient_layers.models.pqrnn import PQRNN, PQRNNConfig
 from efficient_layers.models.registry import create, describe, export_torch, load_torch, names
 from efficient_layers.models.resnet import ResNet, ResNetConfig
+from efficient_layers.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from efficient_layers.models.sequence_classifier import SequenceClassifier, SequenceClassifierConfig
 from efficient_layers.models.shufflenet_v2 import ShuffleNetV2, ShuffleNetV2Config
 from efficient_layers.models.squeezenet import SqueezeNet, SqueezeNetConfig
@@ -72,6 +73,8 @@ __all__ = [
     "PQRNNConfig",
     "ResNet",
     "ResNetConfig",
+    "Seq2Seq",
+    "Seq2SeqConfig",
     "SequenceClassifier",
     "SequenceClassifierConfig",
     "ShuffleNetV2",
