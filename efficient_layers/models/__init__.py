@@ -22,6 +22,7 @@ from efficient_layers.models.mobilevit import MobileViT, MobileViTConfig
 from efficient_layers.models.mqar import MQAR, MQARConfig
 from efficient_layers.models.pqrnn import PQRNN, PQRNNConfig
 from efficient_layers.models.registry import create, describe, export_torch, load_torch, names
+from efficient_layers.models.repvgg import RepVGG, RepVGGConfig
 from efficient_layers.models.resnet import ResNet, ResNetConfig
 from efficient_layers.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from efficient_layers.models.sequence_classifier import SequenceClassifier, SequenceClassifierConfig
@@ -71,6 +72,8 @@ __all__ = [
     "MobileViT",
     "MobileViTConfig",
     "PQRNNConfig",
+    "RepVGG",
+    "RepVGGConfig",
     "ResNet",
     "ResNetConfig",
     "Seq2Seq",
