@@ -14,6 +14,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from efficient_layers.layers.lookup import check_tokens
 from efficient_layers.measure.view import view
 
 _NEVER = jnp.finfo(jnp.float32).min  # finite: no NaN where a row has one token left
@@ -28,12 +29,13 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     eos: int | None = None,
+    source: Any = None,
     rngs: nnx.Rngs | jax.Array | None = None,
 ) -> Int[Array, "b m"]:
     """The prompt with `max_new_tokens` tokens after it, (b, n + max_new_tokens).
 
-    The model, one with `init_cache` and `decode` such as "gpt2" and "decoder", is used in eval
-    mode and not changed.
+    The model, one with `init_cache` and `decode` such as "gpt2" and "decoder", or with `encode` and
+    `decode` as "seq2seq", is used in eval mode and not changed.
 
     Args:
       temperature: 0 takes the likeliest token; else tokens are drawn from softmax(logits /
@@ -43,6 +45,7 @@ def generate(
         al., *The Curious Case of Neural Text Degeneration*, arXiv 1904.09751, section 3.1).
       eos: a token that ends its row, which is filled with it from there on; the program stops when
         all rows have ended.
+      source: what a model with `encode` reads: tokens (b, n), or a pair of them and their mask.
       rngs: a key, or streams ("sample", else "default"); needed where the temperature is above 0.
 
     Raises:
@@ -52,7 +55,8 @@ def generate(
     References: temperature, top-k: Fan, Lewis and Dauphin, *Hierarchical Neural Story Generation*
     (arXiv 1805.04833), section 5.3. The order (temperature, top_k, top_p) is that of transformers.
     """
-    _check(model, prompt, max_new_tokens, temperature, top_k, top_p)
+    _check_settings(max_new_tokens, temperature, top_k, top_p)
+    _check(model, prompt, max_new_tokens, source)
     if temperature == 0:
         key, top_k, top_p = jax.random.key(0), None, None  # not used
     else:
@@ -60,7 +64,8 @@ def generate(
     graphdef, state = nnx.split(view(model))
     sampler = _Sampler(float(temperature), top_p, key)
     static = (graphdef, max_new_tokens, temperature > 0, top_k, eos)
-    return run(static, state, jnp.asarray(prompt, jnp.int32), sampler)
+    given = source if source is None or isinstance(source, tuple) else (source,)
+    return run(static, state, jnp.asarray(prompt, jnp.int32), given, sampler)
 
 
 class _Sampler(NamedTuple):
@@ -80,12 +85,14 @@ class _Loop(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def run(static: Any, state: Any, prompt: Int[Array, "b n"], sampler: _Sampler) -> jax.Array:
+def run(
+    static: Any, state: Any, prompt: Int[Array, "b n"], source: Any, sampler: _Sampler
+) -> Int[Array, "b m"]:
     """The program: the prompt at once, then a loop."""
     graphdef, new, draws, top_k, eos = static
     model = nnx.merge(graphdef, state, copy=True)
     b, n = prompt.shape
-    cache = model.init_cache(b, n + new, piece=n)
+    cache = model.encode(*source) if source else model.init_cache(b, n + new, piece=n)
     logits, cache = model.decode(prompt, cache, last=True)
     end = 0 if eos is None else eos
     tokens = jnp.concatenate([prompt, jnp.full((b, new), end, jnp.int32)], axis=1)
@@ -142,36 +149,29 @@ def _key(rngs: nnx.Rngs | jax.Array | None, temperature: float) -> jax.Array:
     return rngs.sample() if isinstance(rngs, nnx.Rngs) else rngs
 
 
-def _check(
-    model: Any, prompt: Any, new: int, temperature: float, top_k: int | None, top_p: float | None
-) -> None:
-    if not hasattr(model, "decode") or not hasattr(model, "init_cache"):
-        raise ValueError(
-            "generate expects a model with init_cache and decode, such as 'gpt2' or 'decoder'. "
-            f"Got {type(model).__name__}."
-        )
-    if prompt.ndim != 2 or not prompt.size or new < 1:
-        raise ValueError(
-            "generate expects a prompt of shape (batch, n >= 1) and max_new_tokens >= 1. "
-            f"Got {prompt.shape} and {new}."
-        )
+def _check_settings(new: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
     wrong = (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1)
-    if wrong or temperature < 0:
+    if wrong or temperature < 0 or new < 1:
         raise ValueError(
-            "generate expects temperature >= 0, top_k >= 1 and 0 < top_p <= 1. "
-            f"Got temperature={temperature}, top_k={top_k}, top_p={top_p}."
+            "generate expects max_new_tokens >= 1, temperature >= 0, top_k >= 1 and 0 < top_p <= 1."
+            f" Got {new}, temperature={temperature}, top_k={top_k}, top_p={top_p}."
         )
-    length = prompt.shape[1] + new
-    if length > model.config.max_length:
+
+
+def _check(model: Any, prompt: Any, new: int, source: Any) -> None:
+    begins = "init_cache" if source is None else "encode"
+    if not hasattr(model, "decode") or not hasattr(model, begins):
         raise ValueError(
-            f"{type(model).__name__} has {model.config.max_length} positions. Got a prompt of "
-            f"{prompt.shape[1]} and {new} new tokens: shorten one of them."
+            "generate expects a model with init_cache and decode ('gpt2', 'decoder'), or with "
+            f"encode and decode and a source ('seq2seq'). Got {type(model).__name__} and "
+            f"{'no source' if source is None else 'a source'}."
         )
-    vocabulary = model.config.vocabulary
-    if not isinstance(prompt, jax.core.Tracer):
-        low, high = int(prompt.min()), int(prompt.max())
-        if low < 0 or high >= vocabulary:
-            raise ValueError(
-                f"generate expects tokens from 0 to {vocabulary - 1}. "
-                f"Got {low if low < 0 else high}."
-            )
+    if prompt.ndim != 2 or not prompt.size:
+        raise ValueError(f"generate expects a prompt of shape (batch, n >= 1). Got {prompt.shape}.")
+    most = getattr(model.config, "max_length", None)
+    if most is not None and prompt.shape[1] + new > most:
+        raise ValueError(
+            f"{type(model).__name__} has {most} positions. Got a prompt of {prompt.shape[1]} and "
+            f"{new} new tokens: shorten one of them."
+        )
+    check_tokens("generate", prompt, model.config.vocabulary)
