@@ -23,6 +23,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from efficient_layers.ops.attention_terms import Added, Fixed, Rule, add, kept, scores
+from efficient_layers.ops.attention_whole import attend_few, few_keys
 
 # Numbers in a block of scores: 4 MB, where the products run at 0.9 of their best speed and what
 # lies between them stays in the last cache.
@@ -70,6 +71,8 @@ def attend(
     rule: Rule,
 ) -> Float[Array, "b g r n e"]:
     """softmax(q k^T + added) v in the dtype of q, float32 or wider."""
+    if q.size and few_keys(k, added, rule):
+        return attend_few(q, k, v, fixed, rule)
     return _attend(rule, q, k, v, added, fixed)[0]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from efficient_layers import measure, ops
-from efficient_layers.ops import attention_blockwise, attention_spans
+from efficient_layers.ops import attention_blockwise, attention_spans, attention_whole
 from efficient_layers.ops.attention import dot_product_attention
 
 DRAW = np.random.default_rng(0).normal
@@ -17,6 +17,7 @@ KEY = jax.random.key(3)
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of few queries, strips and chunks of a few more: all loops run at tiny sizes."""
+    monkeypatch.setattr(attention_whole, "MOST_KEYS", 0)
     monkeypatch.setattr(attention_blockwise, "BLOCK", 24)
     monkeypatch.setattr(attention_blockwise, "PAIRS", 24)
     monkeypatch.setattr(attention_blockwise, "LEAST_ROWS", 2)
@@ -115,9 +116,40 @@ def test_blocks_are_the_loop(name, small_blocks):
     np.testing.assert_allclose(y, loops(*x, **options), atol=2e-6)
 
 
+FEW = [name for name, options in CASES.items() if not {"bias", "slopes"} & set(options)]
+FEW = [name if name == "causal" else pytest.param(name, marks=pytest.mark.slow) for name in FEW]
+
+
+@pytest.fixture
+def few_keys(monkeypatch):
+    """The form for few keys, its derivative a pair at a time; it must be what runs."""
+    ran = []
+    attend = attention_blockwise.attend_few
+    monkeypatch.setattr(attention_blockwise, "attend_few", lambda *x: ran.append(x) or attend(*x))
+    monkeypatch.setattr(attention_whole, "PAIRS", 1)
+    yield
+    assert ran
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_few_keys_are_the_loop(name, few_keys):
+    x, options = inputs(), CASES[name]
+    y = jax.jit(lambda *x: dot_product_attention(*x, **arrays(options)))(*x)
+    np.testing.assert_allclose(y, loops(*x, **options), atol=2e-6)
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_derivatives_of_few_keys_are_the_references_own(name, few_keys):
+    derivatives_are_the_references_own(arrays(CASES[name]))
+
+
 @pytest.mark.parametrize("name", DERIVED)
 def test_derivatives_of_blocks_are_the_references_own(name, small_blocks):
-    x, options = inputs(), arrays(CASES[name])
+    derivatives_are_the_references_own(arrays(CASES[name]))
+
+
+def derivatives_are_the_references_own(options):
+    x = inputs()
     tangents = tuple(jnp.asarray(DRAW(size=leaf.shape), jnp.float32) for leaf in x)
 
     def both_modes(lowering):
