@@ -9,15 +9,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence for an error message: the likeliest of `known`, else all of them.
+def nearest(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
+    """A sentence for an error message: the likeliest of `known`, else all of `listed` (`known`).
 
     >>> nearest("widht", ["width", "variant"])
     "Did you mean 'width'?"
     """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
+    rest = ", ".join(known if listed is None else sorted(listed))
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {rest}."
 
 
 def build_config(name: str, config_type: type, fields: Mapping[str, Any]) -> Any:

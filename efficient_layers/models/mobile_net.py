@@ -78,4 +78,4 @@ class MobileNet(nnx.Module):
 
     def run_block(self, block: nnx.Module, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
         """`block(x)`; with `rngs` where blocks drop something."""
-        return block(x)  # type: ignore[operator]
+        return block(x)

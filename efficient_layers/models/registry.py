@@ -217,5 +217,5 @@ def _plain(choice: Any) -> Any:
 def _resolve(name: str, fields: dict[str, Any]) -> tuple[Family, Any]:
     family, preset = ALIASES.get(name, (name, {}))
     if family not in FAMILIES:
-        raise ValueError(f"No model is named {name!r}. {nearest(name, names())}")
+        raise ValueError(f"No model is named {name!r}. {nearest(name, names(), FAMILIES)}")
     return FAMILIES[family], build_config(family, FAMILIES[family].config, {**preset, **fields})
