@@ -86,7 +86,8 @@ def check_tokens(layer: str, x: Any, vocabulary: int | None = None) -> None:
         raise TypeError(f"{layer} expects tokens of an integer type. Got {x.dtype}.")
     if vocabulary is None or isinstance(x, jax.core.Tracer) or x.size == 0:
         return
-    low, high = map(int, jax.device_get((x.min(), x.max())))
+    with jax.ensure_compile_time_eval():  # a constant inside of a jit is known, too
+        low, high = map(int, jax.device_get((x.min(), x.max())))
     if low < 0 or high >= vocabulary:
         raise ValueError(
             f"{layer} expects tokens from 0 to {vocabulary - 1}. Got {low if low < 0 else high}."

@@ -123,7 +123,9 @@ class Albert(TokenEncoder):
         y = super()._embed(x, segments, rngs)
         return self.project(y.reshape(-1, y.shape[-1])).reshape(*x.shape, -1)
 
-    def _encode(self, x: jax.Array, mask: Any, rngs: Any, out: dict[str, jax.Array]) -> jax.Array:
+    def _encode(
+        self, x: jax.Array, mask: Any, rngs: Any, out: dict[str, jax.Array], first: bool
+    ) -> jax.Array:
         return self.blocks(x, mask=mask, rngs=rngs)
 
 

@@ -78,8 +78,8 @@ class DistilBert(TokenEncoder):
         )
         self.blocks = List([self._block(same) for _ in range(config.depth)])
         self.dropout = nnx.Dropout(config.classifier_dropout_rate)
-        self.pre_classifier, self.classifier = nnx.data(None), nnx.data(None)
-        self.mlm = nnx.data(None)
+        self.pre_classifier: Any = nnx.data(None)
+        self.classifier, self.mlm = nnx.data(None), nnx.data(None)
         if config.head == "mlm":
             self.mlm = MaskedTokenHead(
                 d,

@@ -8,6 +8,7 @@ Differs from transformers: the vector of the padding token is trained like the o
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -218,10 +219,10 @@ class TrigramEmbedding(nnx.Module):
 
     def __init__(self, config: MobileBertConfig, *, rngs: nnx.Rngs) -> None:
         narrow, d = config.embedding_features, config.features
-        draw = {"embedding_init": nnx.initializers.normal(STD), "rngs": rngs}
-        self.tokens = Embedding(config.vocabulary, narrow, **draw)
-        self.positions = Embedding(config.max_length, d, **draw)
-        self.segments = Embedding(config.num_segments, d, **draw)
+        make = partial(Embedding, embedding_init=nnx.initializers.normal(STD), rngs=rngs)
+        self.tokens = make(config.vocabulary, narrow)
+        self.positions = make(config.max_length, d)
+        self.segments = make(config.num_segments, d)
         self.project = nnx.Linear(3 * narrow, d, rngs=placeholder(rngs))
         self.norm = NoNorm(d)
         self.dropout = nnx.Dropout(config.dropout_rate)

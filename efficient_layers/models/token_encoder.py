@@ -15,9 +15,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from efficient_layers.layers import Embedding, LayerNorm, MultiHeadAttention
+from efficient_layers.layers import (
+    Embedding,
+    GroupedQueryAttention,
+    LayerNorm,
+    MultiHeadAttention,
+    MultiQueryAttention,
+)
 from efficient_layers.layers.dropout import drop
 from efficient_layers.models.fields import nearest
+from efficient_layers.ops.lowering import current_lowering
 
 STD = 0.02  # of every weight and embedding at the start
 
@@ -127,16 +134,20 @@ class PostNormBlock(nnx.Module):
         *,
         mask: Bool[Array, "b n"] | None = None,
         rngs: nnx.Rngs | None = None,
+        first: bool = False,
     ) -> Float[Array, "b n d"]:
-        """Tokens to tokens; `mask` as in `attend`."""
-        x = self.norm_1(x + drop(self.dropout, attend(self.attention, x, mask, rngs), rngs))
+        """Tokens to tokens, or with `first` to the first of them alone; `mask` as in `attend`."""
+        y = attend(self.attention, x, mask, rngs, first=first)
+        x = self.norm_1((x[:, :1] if first else x) + drop(self.dropout, y, rngs))
         rows = x.reshape(-1, x.shape[-1])  # one matrix: the fast form of the weights' gradient
         y = self.down(ACTIVATIONS[self.activation](self.up(rows))).reshape(x.shape)
         return self.norm_2(x + drop(self.dropout, y, rngs))
 
 
-def attend(attention: Any, x: jax.Array, mask: jax.Array | None, rngs: Any) -> jax.Array:
-    """`attention(x)`, with the mask and `rngs` where it knows them.
+def attend(
+    attention: Any, x: jax.Array, mask: jax.Array | None, rngs: Any, *, first: bool = False
+) -> jax.Array:
+    """`attention(x)`, with the mask and `rngs` where it knows them; `first`: of the first token.
 
     Raises:
       ValueError: a mask for a layer that takes none, as `LinearAttention` put in by `swap`.
@@ -148,8 +159,14 @@ def attend(attention: Any, x: jax.Array, mask: jax.Array | None, rngs: Any) -> j
             "model without it on sequences of equal length, or use a layer that takes one, as "
             "MultiHeadAttention."
         )
-    given = {"mask": mask, "rngs": rngs}
-    return attention(x, **{name: v for name, v in given.items() if v is not None and name in known})
+    inputs = {"mask": mask, "rngs": rngs}
+    given = {name: v for name, v in inputs.items() if v is not None and name in known}
+    if not first:
+        return attention(x, **given)
+    plain = type(attention) in (MultiHeadAttention, GroupedQueryAttention, MultiQueryAttention)
+    if plain and not attention.causal and attention.position is None:
+        return attention(x[:, :1], x, **given)
+    return attention(x, **given)[:, :1]
 
 
 class MaskedTokenHead(nnx.Module):
@@ -206,6 +223,10 @@ class TokenEncoder(nnx.Module):
     ) -> Float[Array, "b k"] | Float[Array, "b n v"]:
         """Logits (b, num_classes); features (b, d) at 0 classes; (b, n, vocabulary) of head "mlm".
 
+        Where features of the first token are all that is read (no head "mlm", no `out`), the last
+        block of BERT and DistilBERT computes no others: a fifth of BERT-small's time. The reference
+        lowering, and with it `el.measure.cost`, computes all.
+
         Args:
           mask: True = a token, False = padding, which nobody sees. None: all are seen.
           segments: which sentence a token is of; None: the first.
@@ -219,9 +240,10 @@ class TokenEncoder(nnx.Module):
           TypeError: tokens of a floating type, a mask that is not boolean.
         """
         self._check(x, mask, segments)
+        first = out is None and self.mlm is None and current_lowering() != "reference"
         out = {} if out is None else out
         out["embeddings"] = y = self._embed(x, segments, rngs)
-        out["tokens"] = y = self._encode(y, mask, rngs, out)
+        out["tokens"] = y = self._encode(y, mask, rngs, out, first)
         if self.mlm is not None:
             out["logits"] = logits = self.mlm(y, self.embeddings.tokens)
             return logits
@@ -234,10 +256,15 @@ class TokenEncoder(nnx.Module):
     def _embed(self, x: jax.Array, segments: Any, rngs: Any) -> jax.Array:
         return self.embeddings(x, segments, rngs=rngs)
 
-    def _encode(self, x: jax.Array, mask: Any, rngs: Any, out: dict[str, jax.Array]) -> jax.Array:
+    def _encode(
+        self, x: jax.Array, mask: Any, rngs: Any, out: dict[str, jax.Array], first: bool
+    ) -> jax.Array:
+        """All tokens; where `first`, later ones may be left out."""
         for index, block in enumerate(self.blocks):
+            last = first and index == len(self.blocks) - 1 and isinstance(block, PostNormBlock)
             with jax.named_scope(f"blocks/{index}"):
-                out[f"blocks/{index}"] = x = block(x, mask=mask, rngs=rngs)
+                short = {"first": True} if last else {}
+                out[f"blocks/{index}"] = x = block(x, mask=mask, rngs=rngs, **short)
         return x
 
     def _pool(self, first: jax.Array) -> jax.Array:

@@ -118,3 +118,28 @@ def test_albert_has_one_block_for_all_depths():
 def test_a_wider_embedding_than_the_features_is_refused():
     with pytest.raises(ValueError, match="narrower than its features"):
         el.models.describe("mobilebert", embedding_features=512)
+
+
+@pytest.mark.parametrize(
+    "swap", [{}, {"swap": {"blocks/1/attention": "LinearAttention"}}], ids=["softmax", "linear"]
+)
+def test_last_block_for_the_first_token_alone(swap):
+    """The same features as with all tokens' (which `out` asks for); the reference computes all."""
+    model = el.models.create("bert", rngs=nnx.Rngs(0), **SMALL, **swap)
+    model.eval()
+    x = jnp.asarray(np.arange(10).reshape(2, 5))
+    inputs = {} if swap else {"mask": jnp.asarray(np.arange(5) < np.array([[5], [3]]))}
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def both(state):
+        out = {}
+        model = nnx.merge(graphdef, state, copy=True)
+        return model(x, **inputs), model(x, **inputs, out=out), out["tokens"]
+
+    short, full, tokens = both(state)
+    assert tokens.shape == (2, 5, 16)
+    np.testing.assert_allclose(short, full, rtol=1e-5, atol=1e-6)
+    if not swap:
+        macs = 2 * 5 * (12 * 16 * 16 + 2 * 5 * 16) + 16 * 16
+        assert el.measure.cost(model, jax.ShapeDtypeStruct((1, 5), jnp.int32)).macs == macs
