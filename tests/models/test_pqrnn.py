@@ -35,7 +35,7 @@ def test_qrnn_equals_its_equations():
         np.testing.assert_allclose(y[:, t], o * c, atol=1e-5)
 
 
-@pytest.mark.fast
+@pytest.mark.slow
 def test_zoneout_keeps_states():
     layer = QRNN(3, 64, 2, 0.5, rngs=nnx.Rngs(0))
     x = jnp.ones((1, 1, 3))
