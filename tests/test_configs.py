@@ -73,9 +73,11 @@ def test_every_family_has_a_recipe():
 @pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_smoke(path, tmp_path):
-    """`launch.train --smoke`; images of ImageNet's size are made smaller."""
+    """`launch.train --smoke`; smaller images, no processes, no emulated bfloat16."""
     config = _config(path)
     config.report.batches = (1,)
+    config.data.workers = 0
+    config.train.precision = "params=f32,compute=f32,output=f32"
     config.data.image_size = min(config.data.image_size, IMAGE_SIZE)
     result = train.train(config, tmp_path, train.Options(smoke=True, stop_after_steps=2))
     assert result.step == 2
