@@ -10,7 +10,8 @@ CVPR 2021 (arXiv 2101.03697), tables 2 and 3; ungrouped variants.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,8 @@ class RepVGGConfig:
     dropout_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        for field, known in {"variant": STAGES, "act": ACTIVATIONS}.items():
+        choices: dict[str, Mapping[str, Any]] = {"variant": STAGES, "act": ACTIVATIONS}
+        for field, known in choices.items():
             if (value := getattr(self, field)) not in known:
                 raise ValueError(f"repvgg has no {field} {value!r}. {nearest(value, known)}")
         stages = STAGES[self.variant] if self.stages is None else self.stages

@@ -8,7 +8,8 @@ Batch normalisation has momentum 0.9 (torch's 0.1) and epsilon 1e-5, as in torch
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +68,8 @@ class ShuffleNetV2Config:
     dropout_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        for field, known in {"variant": STAGES, "act": ACTIVATIONS}.items():
+        choices: dict[str, Mapping[str, Any]] = {"variant": STAGES, "act": ACTIVATIONS}
+        for field, known in choices.items():
             if (value := getattr(self, field)) not in known:
                 raise ValueError(f"shufflenet_v2 has no {field} {value!r}. {nearest(value, known)}")
         stages = STAGES[self.variant] if self.stages is None else self.stages

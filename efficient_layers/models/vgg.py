@@ -11,7 +11,8 @@ the dense layers over all 7x7 windows.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -70,7 +71,8 @@ class VGGConfig:
     dropout_rate: float = 0.5
 
     def __post_init__(self) -> None:
-        for field, known in {"variant": STAGES, "act": ACTIVATIONS}.items():
+        choices: dict[str, Mapping[str, Any]] = {"variant": STAGES, "act": ACTIVATIONS}
+        for field, known in choices.items():
             if (value := getattr(self, field)) not in known:
                 raise ValueError(f"vgg has no {field} {value!r}. {nearest(value, known)}")
         stages = STAGES[self.variant] if self.stages is None else self.stages

@@ -18,6 +18,9 @@ CASES = {
 }
 pytestmark = pytest.mark.fast
 FIRST, *OTHERS = CASES
+each = pytest.mark.parametrize(
+    "name", [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
 
 
 def problem(name):
@@ -39,9 +42,7 @@ def everything(function, x):
     return y, vjp(weight)[0], jax.jvp(function, (x,), (jnp.sin(x),))[1], twice(x)
 
 
-@pytest.mark.parametrize(
-    "name", [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
-)
+@each
 def test_every_derivative_is_that_of_the_reference(name):
     function, x = problem(name)
     with ops.lowering("reference"):
@@ -52,7 +53,7 @@ def test_every_derivative_is_that_of_the_reference(name):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", CASES)
+@each
 def test_against_loops(name):
     function, x = problem(name)
     _, window, strides, padding, _ = CASES[name]

@@ -41,9 +41,9 @@ def _block(block: Any, ours: str, theirs: str) -> Iterator[Pair]:
         yield Pair(f"{ours}/se/reduce", f"{theirs}.se.conv_reduce")
         yield Pair(f"{ours}/se/expand", f"{theirs}.se.conv_expand")
     if block.shortcut_depthwise is not None:
-        for step, part in ((0, "shortcut_depthwise"), (2, "shortcut_project")):
-            place = f"{theirs}.shortcut"
-            yield from conv_bn(f"{ours}/{part}", f"{place}.{step}", f"{place}.{step + 1}")
+        place = f"{theirs}.shortcut"
+        yield from conv_bn(f"{ours}/shortcut_depthwise", f"{place}.0", f"{place}.1")
+        yield from conv_bn(f"{ours}/shortcut_project", f"{place}.2", f"{place}.3")
 
 
 TORCH = {"timm": TorchNames(_timm)}
