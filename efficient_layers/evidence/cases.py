@@ -98,7 +98,7 @@ _TIMM = (
 BERT_SMALL = Model(
     "google/bert_uncased_L-4_H-512_A-8",
     "transformers:bert_small",
-    MappingProxyType({"num_classes": 10, "dropout_rate": 0}),
+    MappingProxyType({"num_classes": 10, "dropout_rate": 0, "attention_dropout_rate": 0}),
     vocabulary=30522,
 )
 GPT2 = Model("gpt2", "transformers:gpt2", _STILL, vocabulary=50257)
