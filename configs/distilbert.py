@@ -10,12 +10,14 @@ Recipe: as BERT's (the paper gives none of its own): batch 32, 3 epochs, 5e-5. N
 there are no pretrained weights.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs.recipes.imagenet import choose
 from configs.recipes.language import sst2
 
-VARIANTS = {
+VARIANTS: dict[str, Any] = {
     "base": {},
 }
 PUBLISHED = {"base": 91.3}

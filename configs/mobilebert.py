@@ -10,12 +10,14 @@ Recipe (section 4.3): the best of batches 16, 32, 48, rates 1e-5 to 1e-4, 2 to 1
 here, where there are no pretrained weights.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs.recipes.imagenet import choose
 from configs.recipes.language import sst2
 
-VARIANTS = {
+VARIANTS: dict[str, Any] = {
     "base": {},
 }
 PUBLISHED = {"base": 92.8}

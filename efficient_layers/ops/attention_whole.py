@@ -9,7 +9,6 @@ time of blocks (16 x 256 x 8 heads of 64, 2 cores: 16 ms for 40; a `where` on th
 Letters: c (b, g) pairs, q queries of all heads that share the keys, m keys, d and e features.
 """
 
-from functools import partial
 from math import prod
 
 import jax

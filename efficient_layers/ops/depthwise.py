@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from efficient_layers.ops.depthwise_kernel import kernel_gradient
 from efficient_layers.ops.precision import float32_or_wider
@@ -24,6 +25,10 @@ from efficient_layers.ops.window import Window
 MAX_TAPS = 64
 # Larger kernels are not faster in parts, of which they have many (7x7: 49, 3.6 s to compile).
 MAX_TAPS_IN_PARTS = 9
+# From so many taps on, a program of its own: XLA computes the sum anew in the loop of every reader,
+# four times for a layer norm (7x7 and the norm, 56x56x96, one core: 1.3 ms for 4.5), also across an
+# `optimization_barrier`; readers that would have been fused cost less.
+MIN_TAPS_APART = 49
 
 
 def serves(window: Window) -> bool:
@@ -62,6 +67,9 @@ def _convolve(window, x, w):
     wide = float32_or_wider(x.dtype)
     w = w.astype(wide)
     if all(d == 1 for d in window.x_dilation):
+        if window.taps >= MIN_TAPS_APART:
+            with set_xla_metadata(inlineable="false"):
+                return _sum_apart(window, x, w)
         in_parts = window.taps <= MAX_TAPS_IN_PARTS
         return (_in_parts if in_parts else _sum_of_slices)(window, x, w)
     if all(s == 1 for s in window.strides):
@@ -73,6 +81,9 @@ def _sum_of_slices(window, x, w):
     parts = window.slices(window.pad(x), window.y[1:-1])
     products = (part.astype(w.dtype) * w[(*tap, 0)] for tap, part in parts)
     return functools.reduce(jnp.add, products).astype(x.dtype)
+
+
+_sum_apart = jax.jit(_sum_of_slices, static_argnums=0)
 
 
 def _in_parts(window, x, w, cuts=()):
