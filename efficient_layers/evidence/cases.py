@@ -87,14 +87,14 @@ _STILL = MappingProxyType({"dropout_rate": 0})
 MOBILENET_V2 = Model("mobilenet_v2", "timm:mobilenetv2_100", _STILL)
 MENGHANI_CNN = Model("menghani_cnn", "menghani_cnn", _STILL)
 # Of timm, by the names that we know too; without dropout, as timm's are made by default.
-_TIMM = (
-    "mobilenetv3_large_100",
-    "efficientnet_b0",
-    "resnet50",
-    "convnext_tiny",
-    "vit_tiny_patch16_224",
-    "deit_small_patch16_224",
-)
+_TIMM: dict[str, dict[str, Any]] = {
+    "mobilenetv3_large_100": {"dropout_rate": 0},
+    "efficientnet_b0": {"dropout_rate": 0, "drop_path_rate": 0},
+    "resnet50": {},
+    "convnext_tiny": {},
+    "vit_tiny_patch16_224": {},
+    "deit_small_patch16_224": {},
+}
 BERT_SMALL = Model(
     "google/bert_uncased_L-4_H-512_A-8",
     "transformers:bert_small",
@@ -109,11 +109,10 @@ def _model_cases() -> Iterator[Case]:
     image = (224, 224, 3)
     yield from _modes("mobilenet_v2_224", MOBILENET_V2, image)
     yield from _modes("menghani_cnn_32", MENGHANI_CNN, (32, 32, 3), batch=128)
-    for name in _TIMM:
-        dropping = name.startswith(("mobilenet", "efficientnet"))
-        fields = _STILL if dropping else MappingProxyType({})
+    for name, fields in _TIMM.items():
         workload = name if name.endswith("224") else f"{name}_224"
-        yield from _modes(workload, Model(name, f"timm:{name}", fields), image)
+        model = Model(name, f"timm:{name}", MappingProxyType(fields))
+        yield from _modes(workload, model, image)
     yield from _modes("bert_small_256", BERT_SMALL, (256,))
     yield from _modes("gpt2_256", GPT2, (256,))
 
