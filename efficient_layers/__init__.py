@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from efficient_layers import (
+        compress,
         data,
         evidence,
         layers,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "compress",
     "data",
     "evidence",
     "layers",

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model made smaller: techniques as steps on globs of module paths, one log, one replay.
+
+>>> import efficient_layers as el
+>>> from flax import nnx
+>>> model = nnx.Sequential(nnx.Linear(64, 64, rngs=nnx.Rngs(0)))
+>>> small, log = el.compress.apply(model, [el.compress.LowRank("layers/0", rank=8)])
+>>> log.before.params, log.after.params
+(4160, 1088)
+"""
+
+from efficient_layers.compress.apply import apply, rebuild
+from efficient_layers.compress.finalize import Finalize, finalize
+from efficient_layers.compress.log import Log
+from efficient_layers.compress.technique import Change, Context, Edit, Skip, Technique
+
+__all__ = [
+    "Change",
+    "Context",
+    "Edit",
+    "Finalize",
+    "Log",
+    "Skip",
+    "Technique",
+    "apply",
+    "finalize",
+    "rebuild",
+]
