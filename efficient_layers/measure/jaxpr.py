@@ -91,7 +91,7 @@ class Walker:
 
     def run(self, jaxpr: Any, flows: Sequence[Flow], site: Site = _HERE) -> list[Flow]:
         """The flows of `jaxpr`'s results, given those of its arguments."""
-        jaxpr = _opened(jaxpr)
+        jaxpr = opened(jaxpr)
         known: dict[Any, Flow] = dict(zip(jaxpr.invars, flows, strict=True))
 
         def flow(atom: Any) -> Flow:
@@ -112,7 +112,7 @@ class Walker:
             return self._while(eqn, flows, site.inside(scope, 1, "in a while loop: counted once"))
         if name == "cond":
             return self._cond(eqn, flows, site.inside(scope))
-        inner = _called(eqn)
+        inner = called(eqn)
         if inner is not None:
             return self.run(inner, flows, site.inside(scope))
         self._uncounted(eqn, site.inside(scope))
@@ -142,7 +142,7 @@ class Walker:
         return result
 
     def _scan(self, eqn: Any, flows: list[Flow], site: Site) -> list[Flow]:
-        consts, carries = _scan_parts(eqn)
+        consts, carries = scan_parts(eqn)
         xs = flows[consts + carries :]
         carry = flows[consts : consts + carries]
         return self._loop(eqn.params["jaxpr"], flows[:consts], carry, xs, site)
@@ -246,7 +246,7 @@ def _macs(eqn: Any) -> int:
     return conv_macs(lhs, rhs, eqn.outvars[0].aval.shape, eqn.params)
 
 
-def _opened(jaxpr: Any) -> Any:
+def opened(jaxpr: Any) -> Any:
     """A jaxpr without its constants' values; JAX 0.12 has one class for both."""
     return getattr(jaxpr, "jaxpr", jaxpr)
 
@@ -254,10 +254,10 @@ def _opened(jaxpr: Any) -> Any:
 def _programs(eqn: Any) -> list[Any]:
     """The jaxprs among an equation's parameters."""
     values = [v for p in eqn.params.values() for v in (p if isinstance(p, tuple) else (p,))]
-    return [_opened(v) for v in values if isinstance(v, jex.Jaxpr | jex.ClosedJaxpr)]
+    return [opened(v) for v in values if isinstance(v, jex.Jaxpr | jex.ClosedJaxpr)]
 
 
-def _called(eqn: Any) -> Any | None:
+def called(eqn: Any) -> Any | None:
     """The program that `eqn` calls on its own operands: jit, remat, custom_vjp, custom_jvp, ..."""
     for jaxpr in _programs(eqn):
         if (len(jaxpr.invars), len(jaxpr.outvars)) == (len(eqn.invars), len(eqn.outvars)):
@@ -272,7 +272,7 @@ def _counts(jaxpr: Any) -> bool:
     )
 
 
-def _scan_parts(eqn: Any) -> tuple[int, int]:
+def scan_parts(eqn: Any) -> tuple[int, int]:
     """Number of constants and of carried values among a scan's operands."""
     if "num_carry" in eqn.params:
         return eqn.params["num_consts"], eqn.params["num_carry"]

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which channels of which arrays of a model can only be removed together, found by tracing it.
+
+The jaxpr of the reference lowering is walked with the entries of `compress/ties.py` at every axis
+of every value. An addition ties its operands' channels, a product with a kernel ties the channels
+it sums over and passes the others on, a concatenation strings them together, and so on. What is
+left untied in the end is a *unit*: a channel of a residual stream, a hidden feature, a head. Units
+that live on the same axes of the same arrays make a `Group`.
+
+Reference: the dependency graph of Fang et al., *DepGraph: Towards Any Structural Pruning* (arXiv
+2301.12900), section 3.2. Differs: the graph is over single channels and over JAX's primitives, so
+concatenations, splits and flattenings need no offsets, and no kind of layer has rules of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from efficient_layers.compress.dimension_rules import Rules
+from efficient_layers.compress.ties import FIXED, FROZEN, Entry, Ties
+from efficient_layers.measure.tensors import PASSING_TYPES
+from efficient_layers.measure.view import pure
+from efficient_layers.ops import lowering
+
+Axis = tuple[str, int]  # path of a Variable, one of its axes
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units on the same axes: `members[path, axis]` (units, k) has a unit's indices in its row.
+
+    `averaged`: a mean or another sum runs over these channels (layer normalisation): removing
+    them changes it for the others, so that removing zeros is no longer the same as masking.
+    """
+
+    members: Mapping[Axis, np.ndarray]
+    averaged: bool = False
+
+    @property
+    def units(self) -> int:
+        return len(next(iter(self.members.values())))
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """What a walk found.
+
+    `roots[path, axis]`: a number for each index, equal where indices are tied, 0 where they stay.
+    `inputs[path]`: the roots of the channels that a convolution with this kernel reads.
+    `not_understood`: operations whose operands were frozen, "primitive in scope".
+    """
+
+    groups: tuple[Group, ...]
+    roots: Mapping[Axis, np.ndarray]
+    inputs: Mapping[str, np.ndarray]
+    not_understood: tuple[str, ...]
+
+
+def dimensions(model: nnx.Module, example: Any) -> Dimensions:
+    """Traces `model` in eval mode on `example` and finds its groups; neither is changed.
+
+    Sizes of the input and of the output stay as they are.
+
+    Raises:
+      Whatever the model raises when it is called with `example`.
+    """
+    function = pure(model, example)
+    with lowering("reference"):
+        jaxpr = jax.make_jaxpr(function.apply)(function.state, function.arrays)
+    ties = Ties()
+    variables = _variables(function.state)
+    entries, axes = [], {}
+    for path, shape, passing in variables:
+        entry: list[Entry] = [FIXED if passing else ties.new(size) for size in shape]
+        entries.append(entry)
+        axes |= {(path, axis): atoms for axis, atoms in enumerate(entry) if atoms is not FIXED}
+    rules = Rules(ties)
+    given = [[FIXED] * len(a.shape) for a in function.arrays]
+    for result in rules.run(jaxpr, [*entries, *given]):
+        for entry in result:
+            ties.freeze(entry)
+    roots = {axis: ties.roots(atoms) for axis, atoms in axes.items()}
+    kernels = {
+        path: ties.roots(atoms)
+        for path, shape, _ in variables
+        if len(shape) > 1
+        and (atoms := rules.inputs.get(int(axes.get((path, len(shape) - 1), [FROZEN])[0])))
+        is not None
+    }
+    averaged = {int(root) for atoms in rules.averaged for root in ties.roots(atoms)}
+    return Dimensions(_groups(roots, averaged), roots, kernels, tuple(rules.not_understood))
+
+
+def _variables(state: Any) -> list[tuple[str, tuple[int, ...], bool]]:
+    """(path, shape, whether its axes are fixed) in the order of `jax.tree.leaves(state)`."""
+    found, _ = jax.tree_util.tree_flatten_with_path(
+        state, is_leaf=lambda node: isinstance(node, nnx.Variable)
+    )
+    variables = []
+    for path, node in found:
+        name = "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
+        plain = type(node).__name__ != "QuantParam" and not isinstance(node, PASSING_TYPES)
+        for leaf in jax.tree.leaves(node):
+            plain = plain and not jax.numpy.issubdtype(leaf.dtype, jax.dtypes.extended)
+            variables.append((name, tuple(leaf.shape), not plain))
+    return variables
+
+
+def _groups(roots: Mapping[Axis, np.ndarray], averaged: set[int]) -> tuple[Group, ...]:
+    """Units by the axes they live on, in the order of their first channel."""
+    units: dict[int, dict[Axis, np.ndarray]] = {}
+    for axis, line in roots.items():
+        order = np.argsort(line, kind="stable")
+        values, starts = np.unique(line[order], return_index=True)
+        for root, indices in zip(values.tolist(), np.split(order, starts[1:]), strict=True):
+            if root != FROZEN:
+                units.setdefault(root, {})[axis] = indices
+    kinds: dict[Any, list[int]] = {}
+    for root, members in units.items():
+        kind = frozenset((axis, len(indices)) for axis, indices in members.items())
+        kinds.setdefault((kind, root in averaged), []).append(root)
+    groups = []
+    for (_, mean), members in kinds.items():
+        first = units[members[0]]
+        # One unit cannot lose itself; an axis of one array alone leads nowhere.
+        if len(members) > 1 and len(first) > 1:
+            stacked = {axis: np.stack([units[root][axis] for root in members]) for axis in first}
+            groups.append(Group(stacked, mean))
+    return tuple(groups)
