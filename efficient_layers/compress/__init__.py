@@ -11,7 +11,9 @@
 
 from efficient_layers.compress.apply import apply, rebuild
 from efficient_layers.compress.finalize import Finalize, finalize
+from efficient_layers.compress.fold import FoldBatchNorm
 from efficient_layers.compress.log import Log
+from efficient_layers.compress.low_rank import LowRank
 from efficient_layers.compress.technique import Change, Context, Edit, Skip, Technique
 
 __all__ = [
@@ -19,7 +21,9 @@ __all__ = [
     "Context",
     "Edit",
     "Finalize",
+    "FoldBatchNorm",
     "Log",
+    "LowRank",
     "Skip",
     "Technique",
     "apply",

@@ -20,7 +20,7 @@ _DTYPES = ("dtype", "param_dtype")
 
 
 def replace(path: str, layer: str, **arguments: Any) -> Edit:
-    """The module at `path` becomes `layers.<layer>(**arguments)`.
+    """The module at `path` becomes `layers.<layer>(**arguments)`; "nnx.Linear" is flax's.
 
     >>> replace("head", "LowRankLinear", in_features=8, out_features=4, rank=2, dtype=jnp.bfloat16)
     {'op': 'replace', 'path': 'head', 'layer': 'LowRankLinear', \
@@ -103,9 +103,7 @@ def in_train_mode(model: nnx.Module) -> bool:
 
 def _replace(model: nnx.Module, edit: Edit) -> None:
     name = edit["layer"]
-    make: Any = getattr(layers, name, None)
-    if name not in layers.__all__:
-        raise ValueError(f"el.layers has no layer {name!r}. {nearest(name, layers.__all__)}")
+    make = _layer(name)
     if not edit["path"]:
         raise ValueError(f"The model itself is not replaced by a {name}: put it in a Sequential.")
     arguments = {key: _decoded(key, value) for key, value in edit["arguments"].items()}
@@ -122,6 +120,15 @@ def _replace(model: nnx.Module, edit: Edit) -> None:
     put(model, edit["path"], new)
     for owner, attribute in places:  # a module that is shared stays shared
         setattr(owner, attribute, new)
+
+
+def _layer(name: str) -> Any:
+    known = {"nnx.Linear": nnx.Linear, "nnx.Conv": nnx.Conv, "nnx.Embed": nnx.Embed}
+    if name in layers.__all__:
+        return getattr(layers, name)
+    if name not in known:
+        raise ValueError(f"el.layers has no layer {name!r}. {nearest(name, layers.__all__)}")
+    return known[name]
 
 
 def _resize(model: nnx.Module, edit: Edit) -> None:

@@ -27,6 +27,7 @@ from efficient_layers.layers.ghost import GhostBottleneck, GhostModule
 from efficient_layers.layers.group_norm import GroupNorm
 from efficient_layers.layers.hash_embedding import HashEmbedding
 from efficient_layers.layers.hashed_linear import HashedLinear
+from efficient_layers.layers.identity import Identity
 from efficient_layers.layers.int_embedding import IntEmbedding
 from efficient_layers.layers.inverted_residual import InvertedResidual
 from efficient_layers.layers.kronecker_linear import KroneckerLinear
@@ -105,6 +106,7 @@ __all__ = [
     "GroupedQueryAttention",
     "HashEmbedding",
     "HashedLinear",
+    "Identity",
     "IntConv",
     "IntEmbedding",
     "IntLinear",
