@@ -28,12 +28,14 @@ class Rules:
 
     `inputs`: first atom of a convolution's output channels -> atoms of the channels it reads.
     `averaged`: atoms over which something was summed without a kernel.
+    `loose`: first atom of the input axis of kernels whose groups are removed whole.
     """
 
     def __init__(self, ties: Ties) -> None:
         self.ties = ties
         self.inputs: dict[int, np.ndarray] = {}
         self.averaged: list[np.ndarray] = []
+        self.loose: set[int] = set()
         self.not_understood: list[str] = []
         self._scope = ""
 
@@ -161,6 +163,11 @@ class Rules:
             ]
             whole = np.concatenate(lines)
         return [[*result[:axis], whole, *result[axis:]]]
+
+    def _stack(self, eqn: Any, labels: list[Label]) -> list[Label]:
+        result = self._elementwise(labels)
+        axis = eqn.params["axis"]
+        return [[*result[:axis], FIXED, *result[axis:]]]
 
     def _line(self, entry: Entry) -> Entry:
         """A part as an array or `FIXED`."""
@@ -291,9 +298,16 @@ class Rules:
             self._freeze(rhs[axis])
         channels = self._line(lhs[numbers.lhs_spec[1]])
         made, read = (self._line(rhs[axis]) for axis in numbers.rhs_spec[:2])
+        outs, ins = (eqn.invars[1].aval.shape[axis] for axis in numbers.rhs_spec[:2])
+        # Asked of every convolution: in a smaller model one group may be left.
+        whole = self.ties.decide(int(groups >= ins))
         if groups > 1:
-            sizes = [eqn.invars[1].aval.shape[axis] for axis in numbers.rhs_spec[:2]]
-            made = self._grouped(channels, made, read, groups, *sizes)
+            lines = [
+                entry if isinstance(entry, np.ndarray) else np.full(size, FROZEN)
+                for entry, size in ((channels, groups * ins), (made, outs))
+            ]
+            self._tie_groups(*(line.reshape(groups, -1) for line in lines), read, bool(whole))
+            made = lines[1]
         else:
             self.ties.tie(channels, read)
         if isinstance(channels, np.ndarray) and isinstance(made, np.ndarray):
@@ -303,26 +317,22 @@ class Rules:
         result[numbers.out_spec[1]] = made
         return [result]
 
-    def _grouped(
-        self, channels: Entry, made: Entry, read: Entry, groups: int, outs: int, ins: int
-    ) -> Entry:
+    def _tie_groups(
+        self, inputs: np.ndarray, outputs: np.ndarray, read: Entry, whole: bool
+    ) -> None:
         """Whole groups are removed where there are more groups than channels in one (depthwise),
         else a channel of every group at once: all groups have the same size.
         """
-        lines = [
-            entry if isinstance(entry, np.ndarray) else np.full(size, FROZEN)
-            for entry, size in ((channels, groups * ins), (made, outs))
-        ]
-        inputs, outputs = (line.reshape(groups, -1) for line in lines)
-        if groups >= ins:
+        if whole:
             self.ties.unite(inputs, inputs[:, :1])
             self.ties.unite(outputs, inputs[:, :1])
+            if isinstance(read, np.ndarray):
+                self.loose.add(int(read[0]))
             self._freeze(read)
         else:
             self.ties.unite(inputs, inputs[:1])
             self.ties.unite(outputs, outputs[:1])
             self.ties.tie(inputs[0], read)
-        return lines[1]
 
     # Loops and branches.
 

@@ -12,7 +12,7 @@ Reference: the dependency graph of Fang et al., *DepGraph: Towards Any Structura
 concatenations, splits and flattenings need no offsets, and no kind of layer has rules of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,18 +52,23 @@ class Dimensions:
     `roots[path, axis]`: a number for each index, equal where indices are tied, 0 where they stay.
     `inputs[path]`: the roots of the channels that a convolution with this kernel reads.
     `not_understood`: operations whose operands were frozen, "primitive in scope".
+    `decisions`: the free choices that were made (`Ties.decide`).
+    `loose`: axes that stay because whole groups are removed; with one group left they need not.
     """
 
     groups: tuple[Group, ...]
     roots: Mapping[Axis, np.ndarray]
     inputs: Mapping[str, np.ndarray]
     not_understood: tuple[str, ...]
+    decisions: tuple[int, ...] = ()
+    loose: frozenset[Axis] = frozenset()
 
 
-def dimensions(model: nnx.Module, example: Any) -> Dimensions:
+def dimensions(model: nnx.Module, example: Any, decisions: Sequence[int] = ()) -> Dimensions:
     """Traces `model` in eval mode on `example` and finds its groups; neither is changed.
 
-    Sizes of the input and of the output stay as they are.
+    Sizes of the input and of the output stay as they are. `decisions`: of the walk of the same
+    model with other sizes.
 
     Raises:
       Whatever the model raises when it is called with `example`.
@@ -71,7 +76,7 @@ def dimensions(model: nnx.Module, example: Any) -> Dimensions:
     function = pure(model, example)
     with lowering("reference"):
         jaxpr = jax.make_jaxpr(function.apply)(function.state, function.arrays)
-    ties = Ties()
+    ties = Ties(decisions)
     variables = _variables(function.state)
     entries, axes = [], {}
     for path, shape, passing in variables:
@@ -92,7 +97,10 @@ def dimensions(model: nnx.Module, example: Any) -> Dimensions:
         is not None
     }
     averaged = {int(root) for atoms in rules.averaged for root in ties.roots(atoms)}
-    return Dimensions(_groups(roots, averaged), roots, kernels, tuple(rules.not_understood))
+    groups = _groups(roots, averaged)
+    unknown, decided = tuple(rules.not_understood), tuple(ties.decisions)
+    loose = frozenset(axis for axis, atoms in axes.items() if int(atoms[0]) in rules.loose)
+    return Dimensions(groups, roots, kernels, unknown, decided, loose)
 
 
 def _variables(state: Any) -> list[tuple[str, tuple[int, ...], bool]]:

@@ -133,14 +133,18 @@ class RemoveChannels(Technique):
 
 def producers(model: nnx.Module, group: Group) -> set[str]:
     """Modules whose kernels put out the group's channels; of a group without kernels, all."""
-    owners, makers = set(), set()
+    makers = set()
     for path, axis in group.members:
         owner, _, name = path.rpartition("/")
         rank = len(at(model, path).shape)
-        owners.add(owner)
         if rank > 1 and not (name == "kernel" and axis == rank - 2):
             makers.add(owner)
-    return makers or owners
+    return makers or owners(group)
+
+
+def owners(group: Group) -> set[str]:
+    """All modules whose arrays the group's channels are in."""
+    return {path.rpartition("/")[0] for path, _ in group.members}
 
 
 def keeps(found: Dimensions, removals: Sequence[Removal]) -> dict[Axis, np.ndarray]:
@@ -172,7 +176,7 @@ def _settle(
                 half = len(parts) // 2
                 tries[:0] = [parts[:half], parts[half:]]
                 continue
-            for path in producers(context.model, parts[0].group):
+            for path in owners(parts[0].group):
                 notes.setdefault(path, []).append(f"restored: {error}")
     for group, units in kept:
         if group.averaged:

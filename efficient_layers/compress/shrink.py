@@ -35,7 +35,7 @@ def shrink(context: Context, found: Dimensions, kept: Mapping[Axis, np.ndarray])
     reads = {path: _left(roots, found, kept) for path, roots in found.inputs.items()}
     attributes = _set_sizes(small, changed, reads)
     try:
-        after = dimensions(small, context.example)
+        after = dimensions(small, context.example, found.decisions)
     except Exception as error:  # whatever somebody's code raises
         raise RefusedError(f"{type(error).__name__}: {_line(error)}") from error
     _compare(found, after, kept)
@@ -99,7 +99,8 @@ def _compare(found: Dimensions, after: Dimensions, kept: Mapping[Axis, np.ndarra
     partners: dict[int, int] = {}
     for axis, roots in after.roots.items():
         before = found.roots[axis][kept[axis]] if axis in kept else found.roots[axis]
-        if len(before) == 1:
+        # Axes of size 1 tie nothing. One that now stays as a whole cannot be cut elsewhere.
+        if len(before) == 1 or axis in found.loose or (not roots.any() and before.all()):
             continue
         for new, old in set(zip(roots.tolist(), before.tolist(), strict=True)):
             if new == FROZEN != old or partners.setdefault(new, old) != old:

@@ -111,6 +111,37 @@ def _low_rank(module: Any, _: int | None) -> Sizes:
     return {"in_features": ins, "rank": rank, "out_features": outs}
 
 
+def _projected_heads(module: Any, _: int | None) -> Sizes:
+    heads = module.query.out_features // module.head_dim
+    return {"in_features": module.query.in_features, "num_heads": heads}
+
+
+def _gated_heads(module: Any, _: int | None) -> Sizes:
+    rank = {"decay_rank": module.decay_down.out_features}
+    return {**_projected_heads(module, None), **rank}
+
+
+def _lstm(module: Any, _: int | None) -> Sizes:
+    hidden, inputs = module.weight_hh_l0.shape[1], module.weight_ih_l0.shape[1]
+    return {"in_features": inputs, "hidden_features": hidden}
+
+
+def _min_gru(module: Any, _: int | None) -> Sizes:
+    gate = module.gate
+    return {"in_features": gate.in_features, "hidden_features": gate.out_features}
+
+
+def _ghost(module: Any, _: int | None) -> Sizes:
+    cheap = module.cheap.conv
+    return {"out_features": module.primary.conv.out_features + cheap.out_features}
+
+
+def _shuffle(module: Any, _: int | None) -> Sizes:
+    if module.shortcut_depthwise is None:
+        return {"in_features": 2 * module.expand.conv.in_features}
+    return {"in_features": module.expand.conv.in_features}
+
+
 _TABLE: tuple[tuple[Any, Callable[[Any, int | None], Mapping[str, Any]]], ...] = (
     (nnx.Linear, _linear),
     (nnx.Conv, _conv),
@@ -121,6 +152,12 @@ _TABLE: tuple[tuple[Any, Callable[[Any, int | None], Mapping[str, Any]]], ...] =
     (layers.LowRankLinear, _low_rank),
     (layers.FusedMBConv, _fused),
     (Attention, _attention),
+    (layers.GatedLinearAttention, _gated_heads),
+    ((layers.DeltaNet, layers.LinearAttention), _projected_heads),
+    ((layers.LSTM, layers.GRU), _lstm),
+    (layers.MinGRU, _min_gru),
+    (layers.GhostModule, _ghost),
+    (layers.ShuffleUnit, _shuffle),
     (layers.SqueezeExcite, _squeeze_excite),
     (layers.InvertedResidual, _inverted_residual),
 )

@@ -7,6 +7,7 @@ space, a size in somebody's code); `ANY`, where all indices hold the same and an
 (a broadcast); or a `Part`, one of the axes into which a reshape split an axis.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +20,21 @@ Entry = Any  # np.ndarray | Part | FIXED | ANY
 
 
 class Ties:
-    """Atoms and which of them are removed together."""
+    """Atoms and which of them are removed together.
 
-    def __init__(self) -> None:
+    Some choices are free (whole groups of a convolution, or a channel of each): `decisions` has
+    those made. Handed to the walk of a smaller model, whose sizes might suggest others, they hold.
+    """
+
+    def __init__(self, decisions: Sequence[int] = ()) -> None:
         self._parent = np.zeros(1, np.int64)
+        self._given = list(decisions)
+        self.decisions: list[int] = []
+
+    def decide(self, suggested: int) -> int:
+        """A free choice: as decided before, else as suggested."""
+        self.decisions.append(self._given.pop(0) if self._given else suggested)
+        return self.decisions[-1]
 
     def new(self, count: int) -> np.ndarray:
         """`count` atoms tied to nothing."""
@@ -233,7 +245,8 @@ def _whole_split(ties: Ties, entries: list[Entry]) -> list[Entry]:
     same = all(part.split is split for part in parts)
     if alone and same and sorted(order) == list(range(split.atoms.ndim)):
         if order != sorted(order):  # a shuffle of channels: what is removed, is so in every group
-            split.choose(max(split.candidates, key=lambda axis: split.atoms.shape[axis]))
+            largest = max(split.candidates, key=lambda axis: split.atoms.shape[axis])
+            split.choose(ties.decide(largest))
         else:
             return entries
     for part in parts:

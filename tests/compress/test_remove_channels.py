@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removing channels that are zero is masking them; arrays and MACs really shrink."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import efficient_layers as el
+from efficient_layers.compress.dimensions import dimensions
+from efficient_layers.compress.remove_channels import RemoveChannels, producers
+from efficient_layers.measure.view import pure
+from efficient_layers.models.paths import at, modules
+from tests.models.case import all_cases
+
+CASES = {case.id: case for case in all_cases()}
+
+
+def drawn(model, seed=0):
+    """Weights, scales and statistics that are nowhere 0 or 1."""
+    generator = np.random.default_rng(seed)
+    for _, variable in nnx.iter_graph(model):
+        if isinstance(variable, nnx.Param | nnx.BatchStat):
+            value = generator.uniform(0.3, 0.9, variable.shape)
+            signs = (
+                1 if isinstance(variable, nnx.BatchStat) else generator.choice([-1, 1], value.shape)
+            )
+            fan = max(1, np.prod(variable.shape[:-1]) ** 0.5) if variable.ndim > 1 else 1
+            variable.set_value(jnp.asarray(value * signs / fan, variable.dtype))
+    return model
+
+
+def outputs(model, x):
+    """Compiled fast, run slowly."""
+    function = pure(model, x)
+    options = {"xla_backend_optimization_level": 0}
+    with el.ops.lowering("reference"):
+        return jax.jit(function.apply, compiler_options=options)(function.state, function.arrays)
+
+
+def masked(model, x, **settings):
+    """The technique's own choice with its units' parameters zeroed; groups that are averaged stay.
+
+    Returns the masked model and how many groups lost something.
+    """
+    technique = RemoveChannels("**", **settings)
+    context = el.compress.Context(model, (*modules(model), ("", model)), x)
+    count = 0
+    for group in dimensions(model, x).groups:
+        removal = technique._choose(context, group, {})
+        if removal is None or group.averaged:
+            continue
+        count += 1
+        for (path, axis), channels in group.members.items():
+            variable = at(model, path)
+            if isinstance(variable, nnx.Param):
+                gone = np.moveaxis(np.array(variable[...]), axis, 0)
+                gone[channels[removal.units].ravel()] = 0
+                variable.set_value(jnp.asarray(np.moveaxis(gone, 0, axis)))
+    return model, count
+
+
+def check(model, x, *, path="**", least=1, **settings):
+    """Zeroed and removed give the same outputs; returns the small model and the log."""
+    model.eval()
+    model, count = masked(drawn(model), x, **settings)
+    assert count >= least
+    small, log = el.compress.apply(model, RemoveChannels(path, **settings), example=x)
+    wanted, got = (outputs(m, x) for m in (model, small))
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+    assert float(jnp.abs(wanted).max()) > 1e-3
+    assert "restored" not in str(log), str(log)
+    before, after = el.measure.cost(model, x), el.measure.cost(small, x)
+    assert after.macs < before.macs
+    assert after.params < before.params
+    return small, log
+
+
+class Chain(nnx.Module):
+    """conv-bn-relu twice, a mean over space, a classifier."""
+
+    def __init__(self, *, groups=1):
+        rngs = nnx.Rngs(0)
+        self.conv1 = nnx.Conv(3, 8, (3, 3), rngs=rngs)
+        self.bn1 = nnx.BatchNorm(8, rngs=rngs)
+        self.conv2 = nnx.Conv(8, 12, (3, 3), feature_group_count=groups, rngs=rngs)
+        self.bn2 = nnx.BatchNorm(12, rngs=rngs)
+        self.head = nnx.Linear(12, 5, rngs=rngs)
+
+    def __call__(self, x):
+        x = jax.nn.relu(self.bn1(self.conv1(x)))
+        x = jax.nn.relu(self.bn2(self.conv2(x)))
+        return self.head(x.mean((1, 2)))
+
+
+IMAGE = np.random.default_rng(1).standard_normal((2, 6, 6, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "bn_scale", "random"])
+def test_conv_bn_relu(criterion):
+    small, log = check(Chain(), IMAGE, ratio=0.5, criterion=criterion, least=2)
+    assert small.conv1.kernel.shape == (3, 3, 3, 4)
+    assert small.conv2.kernel.shape == (3, 3, 4, 6)
+    assert (small.conv2.in_features, small.conv2.out_features) == (4, 6)
+    assert (small.bn2.num_features, small.bn2.mean.shape) == (6, (6,))
+    assert (small.head.in_features, small.head.out_features) == (6, 5)
+    assert all(row.touched for row in log.rows)
+
+
+@pytest.mark.parametrize(("groups", "kernel"), [(2, (3, 3, 2, 6)), (4, (3, 3, 2, 6))])
+def test_grouped_convolution(groups, kernel):
+    """Two groups of 4 lose channels each; of four groups of 2, two go."""
+    small, _ = check(Chain(groups=groups), IMAGE, ratio=0.5)
+    assert small.conv2.kernel.shape == kernel
+    assert small.conv2.feature_group_count == {2: 2, 4: 2}[groups]
+
+
+def test_scores_by_hand():
+    """l1 and l2 over a group: a unit's column of a, its bias, its row of b."""
+    model = nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Linear(3, 1, rngs=nnx.Rngs(0)))
+    model.layers[0].kernel.set_value(jnp.array([[1.0, -2.0, 0.5], [3.0, 0.0, 0.5]]))
+    model.layers[0].bias.set_value(jnp.array([0.0, 2.0, -0.5]))
+    model.layers[1].kernel.set_value(jnp.array([[1.0], [-1.0], [0.5]]))
+    (group,) = dimensions(model, jnp.ones((1, 2))).groups
+    scores = {
+        c: RemoveChannels("**", ratio=0.5, criterion=c).scores(model, group) for c in ("l1", "l2")
+    }
+    np.testing.assert_allclose(scores["l1"], [5, 5, 2])
+    np.testing.assert_allclose(scores["l2"], np.sqrt([11, 9, 1]))
+    assert RemoveChannels("**", ratio=0.5, criterion="bn_scale").scores(model, group) is None
+
+
+FAMILIES = {
+    "mobilenet_v2": 1,
+    "resnet-bottleneck": 1,
+    "resnet-cifar": 1,
+    "squeezenet": 4,
+    "vit": 2,
+    "mobilenet_v3": 1,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families(family):
+    case = CASES[family]
+    model = el.models.create(case.family, **case.fields, rngs=nnx.Rngs(0))
+    x = case.inputs()
+    model.eval()
+    paths = {
+        path
+        for group in dimensions(model, x).groups
+        if not group.averaged
+        for path in producers(model, group)
+    }
+    only = "**" if family != "vit" else "blocks/**"
+    small, log = check(model, x, path=only, ratio=0.5, least=FAMILIES[family])
+    touched = {row.path for row in log.rows if row.touched}
+    assert paths & touched
+    assert el.models.describe  # the model is ordinary: it is compressed again
+    el.compress.apply(small, RemoveChannels(only, ratio=0.3), example=x)
