@@ -14,6 +14,7 @@ from efficient_layers.compress.finalize import Finalize, finalize
 from efficient_layers.compress.fold import FoldBatchNorm
 from efficient_layers.compress.log import Log
 from efficient_layers.compress.low_rank import LowRank
+from efficient_layers.compress.quantize import Quantize
 from efficient_layers.compress.technique import Change, Context, Edit, Skip, Technique
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "FoldBatchNorm",
     "Log",
     "LowRank",
+    "Quantize",
     "Skip",
     "Technique",
     "apply",

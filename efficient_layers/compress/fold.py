@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from efficient_layers import layers
 from efficient_layers.compress.edits import replace
 from efficient_layers.compress.hooks import hooked
-from efficient_layers.compress.technique import Change, Context, Skip, Technique
+from efficient_layers.compress.technique import Change, Context, Kind, Skip, Technique
 from efficient_layers.measure.view import pure
 from efficient_layers.models.paths import modules
 from efficient_layers.ops.fold_batch_norm import fold_batch_norm
@@ -39,6 +39,7 @@ class FoldBatchNorm(Technique):
     needs: ClassVar[frozenset[str]] = frozenset({"example"})
 
     path: str = "**"
+    type: Kind = dataclasses.field(default="BatchNorm", kw_only=True)
 
     def plan(self, context: Context) -> Iterable[Change | Skip]:
         feeding = feeders(context.model, context.example)

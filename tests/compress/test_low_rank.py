@@ -50,6 +50,7 @@ def test_refuses_a_rank_that_grows_the_layer():
     assert log.rows[0].why == "rank 9 is outside of 1 to 8 for 12x8"
 
 
+@pytest.mark.slow
 def test_attention_by_glob():
     def base():
         return models.create(

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantisation: weights as integers of 1 to 8 bits, inputs of layers as int8."""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import nnx
+
+from efficient_layers import layers
+from efficient_layers.compress.calibrate import CLIPS, Clip, Range, call_order, input_ranges
+from efficient_layers.compress.edits import replace, values_of
+from efficient_layers.compress.finalize import CONV, LINEAR, to_integers
+from efficient_layers.compress.technique import Change, Context, Skip, Technique
+from efficient_layers.layers.quant_spec import Activations, Granularity, Method
+from efficient_layers.models.paths import modules
+from efficient_layers.ops.quantize import code_range
+
+# A subclass may do more with its kernel than multiply by it (StandardizedConv): these types alone.
+_CONVS = (nnx.Conv, layers.Conv, layers.DepthwiseConv)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantize(Technique):
+    """w -> scale (code - zero point), for linear layers, convolutions and embeddings.
+
+    `mode="ptq"` stores integers at once (`IntLinear`, `IntConv`, `IntEmbedding`). `mode="qat"`
+    keeps floats that are rounded at every call (`QuantLinear`, ...), to be trained; `finalize` then
+    stores the integers. Norms, softmax and biases stay in floating point, and so do the first and
+    the last layer that the model calls, unless `keep_ends` says otherwise.
+
+    With `activations="static"`, PTQ takes the ranges of inputs from `data`; QAT does so where
+    `data` is given, else they are collected in training. Fold BatchNorms first (`FoldBatchNorm`).
+
+    Attributes:
+      bits: of a weight, 2 to 8; 1 for method "binary". Embeddings: 4 or 8.
+      activations: of inputs: None, floating point (weight-only); "dynamic", int8 with a scale a row
+        or an example at each call; "static", int8 with one scale.
+      method: "affine"; "lsq" (learned steps, QAT); "binary"; "ternary".
+      granularity, group_size, symmetric, noise: as in `el.layers.QuantSpec`.
+      symmetric_activations: None: a zero point for static inputs, none for dynamic ones.
+      clip: how calibration takes a range, see `calibrate.input_ranges`.
+      percentile: for clip "percentile".
+      keep_ends: first and last layer stay float. None: where the glob has a wildcard; a layer named
+        by its own path is quantised.
+
+    Reference: Jacob et al., *Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference* (arXiv 1712.05877); Krishnamoorthi, *Quantizing deep
+    convolutional networks for efficient inference* (arXiv 1806.08342).
+
+    Raises:
+      ValueError: a setting out of range, or two that exclude each other; weights or calibration
+        values that are not finite.
+    """
+
+    bits: int = 8
+    activations: Activations | None = None
+    method: Method = "affine"
+    mode: Literal["ptq", "qat"] = "ptq"
+    granularity: Granularity = "channel"
+    group_size: int | None = None
+    symmetric: bool = True
+    symmetric_activations: bool | None = None
+    noise: float = 1.0
+    clip: Clip = "minmax"
+    percentile: float = 99.99
+    keep_ends: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in (("mode", ("ptq", "qat")), ("clip", CLIPS)):
+            if getattr(self, name) not in known:
+                got = getattr(self, name)
+                raise ValueError(f"Quantize expects {name} to be one of {known}. Got {got!r}.")
+        if self.mode == "ptq" and (self.method == "lsq" or self.noise < 1):
+            raise ValueError(
+                'Quantize with mode="ptq" expects a method that needs no training. Got '
+                f'method="{self.method}", noise={self.noise}: use mode="qat".'
+            )
+        if not 50 < self.percentile < 100:
+            raise ValueError(f"Quantize expects a percentile in (50, 100). Got {self.percentile}.")
+        _ = self.spec
+
+    @property
+    def spec(self) -> layers.QuantSpec:
+        """The settings of the layers."""
+        symmetric = self.symmetric_activations
+        if symmetric is None:
+            symmetric = self.activations != "static" or self.method == "lsq"
+        return layers.QuantSpec(
+            bits=self.bits,
+            granularity=self.granularity,
+            group_size=self.group_size,
+            symmetric=self.symmetric,
+            activations=self.activations,
+            symmetric_activations=symmetric,
+            method=self.method,
+            noise=self.noise,
+        )
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """Data for static PTQ, an example to find the first and the last layer."""
+        data = {"data"} if self.activations == "static" and self.mode == "ptq" else set()
+        return frozenset(data | ({"example"} if self._keeps_ends else set()))
+
+    @property
+    def _keeps_ends(self) -> bool:
+        wild = re.search(r"[*?]", self.path) is not None
+        return wild if self.keep_ends is None else self.keep_ends
+
+    def plan(self, context: Context) -> Iterable[Change | Skip]:
+        ends = _ends(context) if self._keeps_ends else {}
+        chosen: dict[str, Any] = {}
+        for path, module in context.matched:
+            if not _quantisable(module):
+                continue
+            if reason := ends.get(path) or _refused(path, module):
+                yield Skip(path, reason)
+                continue
+            fake = self._fake(path, module)
+            if isinstance(fake, Skip):
+                yield fake
+            else:
+                chosen[path] = fake
+        ranges = self._ranges(context, chosen)
+        for path, fake in chosen.items():
+            yield self._change(path, fake, ranges)
+
+    def _fake(self, path: str, module: Any) -> Any:
+        """`module` with float weights that are rounded at every call."""
+        weight = module.embedding[...] if isinstance(module, nnx.Embed) else module.kernel[...]
+        if not bool(jnp.isfinite(weight).all()):
+            raise ValueError(f"{self} expects finite weights. Got NaN or inf in {path}.")
+        try:
+            if isinstance(module, nnx.Embed):
+                spec = dataclasses.replace(self.spec, activations=None, symmetric_activations=True)
+                return layers.QuantEmbedding.from_embedding(module, spec=spec)
+            if isinstance(module, nnx.Linear):
+                return layers.QuantLinear.from_linear(module, spec=self.spec)
+            return layers.QuantConv.from_conv(module, spec=self.spec)
+        except ValueError as error:  # what this layer cannot do with these settings
+            return Skip(path, str(error))
+
+    def _ranges(self, context: Context, chosen: dict[str, Any]) -> dict[str, Range] | None:
+        """None where nothing is calibrated."""
+        if self.activations != "static" or context.data is None:
+            return None
+        paths = [p for p, fake in chosen.items() if not isinstance(fake, layers.QuantEmbedding)]
+        return input_ranges(
+            context.model,
+            paths,
+            context.data,
+            loss=context.loss,
+            clip=self.clip,
+            percentile=self.percentile,
+            symmetric=self.spec.symmetric_activations,
+        )
+
+    def _change(self, path: str, fake: Any, ranges: dict[str, Range] | None) -> Change | Skip:
+        why = f"{self.bits} bits"
+        embedding = isinstance(fake, layers.QuantEmbedding)
+        if ranges is not None and not embedding:
+            seen = ranges.get(path)
+            if seen is None or seen.low == seen.high == 0:
+                return Skip(path, "not called on data" if seen is None else "its input is 0")
+            _set_range(fake, seen)
+            why += f", inputs from {seen.low:.4g} to {seen.high:.4g}"
+        elif self.activations is not None and not embedding:
+            why += f", {self.activations} int8 inputs"
+        if self.mode == "ptq":
+            return to_integers(path, fake, why)
+        name = type(fake).__name__
+        sizes = ("num_embeddings", "features") if embedding else LINEAR
+        if isinstance(fake, layers.QuantConv):
+            sizes = CONV
+        kept = {key: getattr(fake, key) for key in (*sizes, "spec", "dtype", "param_dtype")}
+        edit = replace(path, name, **kept)
+        return Change(path, f"{why}, float masters to train", (edit,), values_of(path, fake))
+
+
+def _quantisable(module: nnx.Module) -> bool:
+    return type(module) in _CONVS or isinstance(module, nnx.Linear | nnx.Embed)
+
+
+def _refused(path: str, module: Any) -> str:
+    if not path:
+        return "the model itself: put it in a Sequential"
+    if isinstance(module, nnx.Linear) and module.kernel.ndim != 2:
+        return f"stacked: {module.kernel.shape}"
+    return ""
+
+
+def _ends(context: Context) -> dict[str, str]:
+    """Path of the first and the last layer called -> why it stays float."""
+    known = [path for path, module in modules(context.model) if _quantisable(module)]
+    order = call_order(context.model, known, context.example)
+    if not order:
+        return {}
+    remedy = "stays float (keep_ends=False changes that)"
+    return {order[-1]: f"the last layer {remedy}", order[0]: f"the first layer {remedy}"}
+
+
+def _set_range(fake: Any, seen: Range) -> None:
+    """The static range of a layer's input, or the first value of its learned step."""
+    if fake.input_step is None:
+        fake.input_low.set_value(jnp.float32(seen.low))
+        fake.input_high.set_value(jnp.float32(seen.high))
+    else:
+        top = code_range(8)[1]
+        step = jnp.asarray(2 * seen.magnitude / top**0.5, fake.input_step[...].dtype)
+        fake.input_step.set_value(step)
