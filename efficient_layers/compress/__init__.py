@@ -15,6 +15,7 @@ from efficient_layers.compress.fold import FoldBatchNorm
 from efficient_layers.compress.log import Log
 from efficient_layers.compress.low_rank import LowRank
 from efficient_layers.compress.quantize import Quantize
+from efficient_layers.compress.remove_channels import RemoveChannels
 from efficient_layers.compress.technique import Change, Context, Edit, Skip, Technique
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Log",
     "LowRank",
     "Quantize",
+    "RemoveChannels",
     "Skip",
     "Technique",
     "apply",

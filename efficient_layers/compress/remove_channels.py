@@ -12,9 +12,12 @@ from efficient_layers.compress.dimensions import Axis, Dimensions, Group, dimens
 from efficient_layers.compress.edits import resize
 from efficient_layers.compress.shrink import RefusedError, shrink
 from efficient_layers.compress.technique import Change, Context, Edit, Skip, Technique
+from efficient_layers.measure.cost import cost
 from efficient_layers.models.paths import at
 
 CRITERIA = ("l1", "l2", "bn_scale", "random")
+TARGETS = {"macs": "macs", "params": "params", "bytes": "weight_bytes"}  # setting -> of a Cost
+STEPS = 8  # of the bisection for a target: the ratio to 0.4 %
 
 
 class Removal(NamedTuple):
@@ -24,9 +27,18 @@ class Removal(NamedTuple):
     units: np.ndarray
 
 
+class Outcome(NamedTuple):
+    """What stays of which axis, attributes to set, the smaller model's shapes, lines by path."""
+
+    kept: dict[Axis, np.ndarray]
+    attributes: Mapping[str, Mapping[str, Any]]
+    small: nnx.Module
+    notes: dict[str, list[str]]
+
+
 @dataclasses.dataclass(frozen=True)
 class RemoveChannels(Technique):
-    """Removes `ratio` of the units of every group whose producers `path` matches.
+    """Removes the same share of the units of every group whose producers `path` matches.
 
     A unit is whatever can be removed alone (`compress/dimensions.py`): a channel with its filter,
     its normalisation and what reads it, in every layer that a residual stream ties to it; a hidden
@@ -43,6 +55,9 @@ class RemoveChannels(Technique):
 
     Args:
       ratio: share of the units that go; every group keeps at least one.
+      macs, params, bytes: in place of `ratio`, what the model may cost afterwards (`measure.cost`):
+        a number, or a share below 1 of what it costs now. The ratio is found by bisection.
+      averaged: False leaves groups alone that a mean runs over.
       round_to: the number of units kept is rounded up to a multiple of this.
       seed: for `criterion="random"`.
 
@@ -52,23 +67,34 @@ class RemoveChannels(Technique):
     over a whole group, not over one filter.
 
     Raises:
-      ValueError: a ratio outside (0, 1), a criterion that is not known, a round_to below 1.
+      ValueError: a ratio outside (0, 1), a target that is not positive, none or several of them; a
+        criterion that is not known, a round_to below 1. From `apply`: a target that cannot be
+        reached, with the best that can.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"example"})
 
-    ratio: float = dataclasses.field(kw_only=True)
+    ratio: float | None = dataclasses.field(default=None, kw_only=True)
+    macs: float | None = dataclasses.field(default=None, kw_only=True)
+    params: float | None = dataclasses.field(default=None, kw_only=True)
+    bytes: float | None = dataclasses.field(default=None, kw_only=True)
     criterion: str = dataclasses.field(default="l1", kw_only=True)
     round_to: int = dataclasses.field(default=1, kw_only=True)
+    averaged: bool = dataclasses.field(default=True, kw_only=True)
     seed: int = dataclasses.field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not 0 < self.ratio < 1:
-            raise ValueError(f"RemoveChannels expects 0 < ratio < 1. Got {self.ratio}.")
+        goals = {name: getattr(self, name) for name in ("ratio", *TARGETS)}
+        given = {name: goal for name, goal in goals.items() if goal is not None}
+        if len(given) != 1 or min(given.values()) <= 0 or not 0 < given.get("ratio", 0.5) < 1:
+            raise ValueError(
+                "RemoveChannels expects 0 < ratio < 1, or a positive macs, params or bytes; one "
+                f"of them. Got {given}."
+            )
         if self.criterion not in CRITERIA:
             known = ", ".join(CRITERIA)
             raise ValueError(
-                f"RemoveChannels expects criterion of {known}. Got {self.criterion!r}."
+                f"RemoveChannels expects a criterion of {known}. Got {self.criterion!r}."
             )
         if self.round_to < 1:
             raise ValueError(f"RemoveChannels expects round_to >= 1. Got {self.round_to}.")
@@ -76,17 +102,44 @@ class RemoveChannels(Technique):
     def plan(self, context: Context) -> Iterable[Change | Skip]:
         """Chooses, shrinks, traces again; then one answer a module."""
         found = dimensions(context.model, context.example)
+        if self.ratio is None:
+            outcome = self._reach(context, found)
+        else:
+            outcome = self._removed(context, found, self.ratio)
+        yield from _answers(context, found, outcome)
+
+    def _reach(self, context: Context, found: Dimensions) -> Outcome:
+        """The smallest ratio, to 1 / 2**STEPS, at which the target is met."""
+        name, goal = next((n, g) for n in TARGETS if (g := getattr(self, n)) is not None)
+
+        def costs(model: nnx.Module) -> int:
+            return getattr(cost(model, context.example), TARGETS[name])
+
+        now = costs(context.model)
+        wanted = goal * now if goal < 1 else goal
+        low, high = 0.0, 1.0
+        best = self._removed(context, found, high)
+        if costs(best.small) > wanted:
+            raise ValueError(
+                f"{self}: {name} cannot fall from {now:,} to {wanted:,.0f}. The best that can be "
+                f"reached here is {costs(best.small):,}, with one unit left of every group."
+            )
+        for _ in range(STEPS):
+            middle = (low + high) / 2
+            outcome = self._removed(context, found, middle)
+            if costs(outcome.small) > wanted:
+                low = middle
+            else:
+                high, best = middle, outcome
+        return best
+
+    def _removed(self, context: Context, found: Dimensions, ratio: float) -> Outcome:
         notes: dict[str, list[str]] = {}
-        chosen = []
-        for group in found.groups:
-            removal = self._choose(context, group, notes)
-            if removal is not None:
-                chosen.append(removal)
-        kept, attributes = _settle(context, found, chosen, notes)
-        yield from _answers(context, found, kept, attributes, notes)
+        removals = [self._choose(context, group, ratio, notes) for group in found.groups]
+        return _settle(context, found, [r for r in removals if r is not None], notes)
 
     def _choose(
-        self, context: Context, group: Group, notes: dict[str, list[str]]
+        self, context: Context, group: Group, ratio: float, notes: dict[str, list[str]]
     ) -> Removal | None:
         """What goes of a group; None where nothing does, with a note for its producers."""
         made = producers(context.model, group)
@@ -95,10 +148,12 @@ class RemoveChannels(Technique):
             return None
         lacks = sorted(made - matched)
         scores = self.scores(context.model, group)
-        keep = group.units - round(self.ratio * group.units)
+        keep = group.units - round(ratio * group.units)
         keep = min(group.units, self.round_to * max(1, -(-keep // self.round_to)))
         if lacks:
             why = f"tied to {', '.join(lacks)}, which the path does not match"
+        elif group.averaged and not self.averaged:
+            why = "a mean runs over these channels"
         elif scores is None:
             why = "no BatchNorm scales these channels"
         elif keep == group.units:
@@ -161,16 +216,16 @@ def keeps(found: Dimensions, removals: Sequence[Removal]) -> dict[Axis, np.ndarr
 
 def _settle(
     context: Context, found: Dimensions, chosen: list[Removal], notes: dict[str, list[str]]
-) -> tuple[dict[Axis, np.ndarray], dict[str, Mapping[str, Any]]]:
-    """What stays where, and attributes to set: of all, or else of all that can go together."""
-    kept: list[Removal] = []
-    attributes: dict[str, Mapping[str, Any]] = {}
+) -> Outcome:
+    """All removals, or else all of them that can go together."""
+    done: list[Removal] = []
+    attributes, small = shrink(context, found, {})
     tries = [chosen] if chosen else []
     while tries:
         parts = tries.pop(0)
         try:
-            attributes = shrink(context, found, keeps(found, [*kept, *parts]))
-            kept += parts
+            attributes, small = shrink(context, found, keeps(found, [*done, *parts]))
+            done += parts
         except RefusedError as error:
             if len(parts) > 1:
                 half = len(parts) // 2
@@ -178,20 +233,15 @@ def _settle(
                 continue
             for path in owners(parts[0].group):
                 notes.setdefault(path, []).append(f"restored: {error}")
-    for group, units in kept:
+    for group, units in done:
         if group.averaged:
             for path in producers(context.model, group):
                 notes.setdefault(path, []).append(f"{len(units)} channels that are averaged")
-    return keeps(found, kept), attributes
+    return Outcome(keeps(found, done), attributes, small, notes)
 
 
-def _answers(
-    context: Context,
-    found: Dimensions,
-    kept: dict[Axis, np.ndarray],
-    attributes: Mapping[str, Mapping[str, Any]],
-    notes: Mapping[str, list[str]],
-) -> Iterable[Change | Skip]:
+def _answers(context: Context, found: Dimensions, outcome: Outcome) -> Iterable[Change | Skip]:
+    kept, attributes, _, notes = outcome
     edits: dict[str, list[Edit]] = {}
     values: dict[str, dict[str, np.ndarray]] = {}
     whys: dict[str, list[str]] = {}

@@ -23,14 +23,18 @@ class RefusedError(Exception):
     """A removal that the model does not bear; the message says why."""
 
 
-def shrink(context: Context, found: Dimensions, kept: Mapping[Axis, np.ndarray]) -> Attributes:
-    """Path of a module -> the attributes that change when only the indices in `kept` are left.
+def shrink(
+    context: Context, found: Dimensions, kept: Mapping[Axis, np.ndarray]
+) -> tuple[Attributes, nnx.Module]:
+    """The attributes that change, by path, when only the indices in `kept` are left; the shapes.
 
     Raises:
       RefusedError: an unknown module owns a size that changes, the smaller model cannot be
         traced, or its program ties channels that were not tied before.
     """
     small = _abstract(context.model)
+    if not kept:
+        return {}, small
     changed = _resize(small, found, kept)
     reads = {path: _left(roots, found, kept) for path, roots in found.inputs.items()}
     attributes = _set_sizes(small, changed, reads)
@@ -39,7 +43,7 @@ def shrink(context: Context, found: Dimensions, kept: Mapping[Axis, np.ndarray])
     except Exception as error:  # whatever somebody's code raises
         raise RefusedError(f"{type(error).__name__}: {_line(error)}") from error
     _compare(found, after, kept)
-    return attributes
+    return attributes, small
 
 
 def _abstract(model: nnx.Module) -> nnx.Module:

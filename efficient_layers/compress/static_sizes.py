@@ -136,6 +136,10 @@ def _ghost(module: Any, _: int | None) -> Sizes:
     return {"out_features": module.primary.conv.out_features + cheap.out_features}
 
 
+def _ghost_bottleneck(module: Any, _: int | None) -> Sizes:
+    return {} if module.se is None else {"se_features": module.se.rd_features}
+
+
 def _shuffle(module: Any, _: int | None) -> Sizes:
     if module.shortcut_depthwise is None:
         return {"in_features": 2 * module.expand.conv.in_features}
@@ -157,6 +161,7 @@ _TABLE: tuple[tuple[Any, Callable[[Any, int | None], Mapping[str, Any]]], ...] =
     ((layers.LSTM, layers.GRU), _lstm),
     (layers.MinGRU, _min_gru),
     (layers.GhostModule, _ghost),
+    (layers.GhostBottleneck, _ghost_bottleneck),
     (layers.ShuffleUnit, _shuffle),
     (layers.SqueezeExcite, _squeeze_excite),
     (layers.InvertedResidual, _inverted_residual),

@@ -9,12 +9,21 @@ from flax import nnx
 
 import efficient_layers as el
 from efficient_layers.compress.dimensions import dimensions
-from efficient_layers.compress.remove_channels import RemoveChannels, producers
+from efficient_layers.compress.remove_channels import RemoveChannels
 from efficient_layers.measure.view import pure
-from efficient_layers.models.paths import at, modules
+from efficient_layers.models.paths import at, modules, pattern
 from tests.models.case import all_cases
 
 CASES = {case.id: case for case in all_cases()}
+
+
+# Cases of which a part cannot be removed, and is said to be restored.
+RESTORED = {"pqrnn": "projection", "sequence_classifier-linformer": "Linformer"}
+
+
+def abstract(make):
+    """A model without weights: `drawn` gives it some."""
+    return nnx.eval_shape(make)
 
 
 def drawn(model, seed=0):
@@ -39,17 +48,19 @@ def outputs(model, x):
         return jax.jit(function.apply, compiler_options=options)(function.state, function.arrays)
 
 
-def masked(model, x, **settings):
-    """The technique's own choice with its units' parameters zeroed; groups that are averaged stay.
+def masked(model, x, *, path, ratio, **settings):
+    """The technique's own choice with its units' parameters zeroed.
 
     Returns the masked model and how many groups lost something.
     """
-    technique = RemoveChannels("**", **settings)
-    context = el.compress.Context(model, (*modules(model), ("", model)), x)
+    technique = RemoveChannels(path, ratio=ratio, **settings)
+    glob = pattern(path)
+    matched = [(p, m) for p, m in [*modules(model), ("", model)] if glob.fullmatch(p)]
+    context = el.compress.Context(model, tuple(matched), x)
     count = 0
     for group in dimensions(model, x).groups:
-        removal = technique._choose(context, group, {})
-        if removal is None or group.averaged:
+        removal = technique._choose(context, group, ratio, {})
+        if removal is None:
             continue
         count += 1
         for (path, axis), channels in group.members.items():
@@ -61,16 +72,18 @@ def masked(model, x, **settings):
     return model, count
 
 
-def check(model, x, *, path="**", least=1, **settings):
+def check(model, x, *, path="**", least=1, restored=None, **settings):
     """Zeroed and removed give the same outputs; returns the small model and the log."""
     model.eval()
-    model, count = masked(drawn(model), x, **settings)
+    model, count = masked(drawn(model), x, path=path, **settings)
     assert count >= least
     small, log = el.compress.apply(model, RemoveChannels(path, **settings), example=x)
     wanted, got = (outputs(m, x) for m in (model, small))
-    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
-    assert float(jnp.abs(wanted).max()) > 1e-3
-    assert "restored" not in str(log), str(log)
+    scale = float(jnp.abs(wanted).max())
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * max(1, scale))
+    assert scale > 1e-3
+    assert ("restored" in str(log)) == bool(restored), str(log)
+    assert (restored or "") in str(log)
     before, after = el.measure.cost(model, x), el.measure.cost(small, x)
     assert after.macs < before.macs
     assert after.params < before.params
@@ -99,7 +112,7 @@ IMAGE = np.random.default_rng(1).standard_normal((2, 6, 6, 3)).astype(np.float32
 
 @pytest.mark.parametrize("criterion", ["l1", "l2", "bn_scale", "random"])
 def test_conv_bn_relu(criterion):
-    small, log = check(Chain(), IMAGE, ratio=0.5, criterion=criterion, least=2)
+    small, log = check(abstract(Chain), IMAGE, ratio=0.5, criterion=criterion, least=2)
     assert small.conv1.kernel.shape == (3, 3, 3, 4)
     assert small.conv2.kernel.shape == (3, 3, 4, 6)
     assert (small.conv2.in_features, small.conv2.out_features) == (4, 6)
@@ -111,7 +124,7 @@ def test_conv_bn_relu(criterion):
 @pytest.mark.parametrize(("groups", "kernel"), [(2, (3, 3, 2, 6)), (4, (3, 3, 2, 6))])
 def test_grouped_convolution(groups, kernel):
     """Two groups of 4 lose channels each; of four groups of 2, two go."""
-    small, _ = check(Chain(groups=groups), IMAGE, ratio=0.5)
+    small, _ = check(abstract(lambda: Chain(groups=groups)), IMAGE, ratio=0.5)
     assert small.conv2.kernel.shape == kernel
     assert small.conv2.feature_group_count == {2: 2, 4: 2}[groups]
 
@@ -131,31 +144,34 @@ def test_scores_by_hand():
     assert RemoveChannels("**", ratio=0.5, criterion="bn_scale").scores(model, group) is None
 
 
-FAMILIES = {
-    "mobilenet_v2": 1,
-    "resnet-bottleneck": 1,
-    "resnet-cifar": 1,
-    "squeezenet": 4,
-    "vit": 2,
-    "mobilenet_v3": 1,
-}
+QUICK = {"vit": 2, "squeezenet": 4, "mobilenet_v2": 6}  # family -> groups that lose something
+SLOW = [case for case in CASES if case not in QUICK and case not in ("mnist1d-linear",)]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [*QUICK, *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW)]
+)
 def test_families(family):
     case = CASES[family]
-    model = el.models.create(case.family, **case.fields, rngs=nnx.Rngs(0))
-    x = case.inputs()
-    model.eval()
-    paths = {
-        path
-        for group in dimensions(model, x).groups
-        if not group.averaged
-        for path in producers(model, group)
-    }
-    only = "**" if family != "vit" else "blocks/**"
-    small, log = check(model, x, path=only, ratio=0.5, least=FAMILIES[family])
-    touched = {row.path for row in log.rows if row.touched}
-    assert paths & touched
-    assert el.models.describe  # the model is ordinary: it is compressed again
-    el.compress.apply(small, RemoveChannels(only, ratio=0.3), example=x)
+    model = abstract(lambda: el.models.create(case.family, **case.fields, rngs=nnx.Rngs(0)))
+    least = QUICK.get(family, 1)
+    check(
+        model, case.inputs(), ratio=0.5, averaged=False, least=least, restored=RESTORED.get(family)
+    )
+
+
+def test_a_residual_stream_under_layer_norms():
+    """Removed, not masked: means change. What is left runs, and is rebuilt from the edits."""
+    case = CASES["vit"]
+    model = abstract(lambda: el.models.create(case.family, **case.fields, rngs=nnx.Rngs(0)))
+    drawn(model)
+    small, log = el.compress.apply(model, RemoveChannels("**", ratio=0.5), example=case.inputs())
+    assert small.classifier.in_features == case.fields["features"] // 2
+    assert small.blocks[0].attention.num_heads == 1
+    assert "averaged" in str(log)
+    rebuilt = el.compress.rebuild(model, log.edits)
+    assert nnx.graphdef(rebuilt) == nnx.graphdef(small)
+    shapes = [jax.tree.map(lambda leaf: leaf.shape, nnx.state(m)) for m in (rebuilt, small)]
+    assert jax.tree.leaves(shapes[0]) == jax.tree.leaves(shapes[1])
+    again, _ = el.compress.apply(small, RemoveChannels("**", ratio=0.5), example=case.inputs())
+    assert again.classifier.in_features == case.fields["features"] // 4
