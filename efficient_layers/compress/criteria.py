@@ -15,21 +15,20 @@ Taylor and SNIP are the papers' with scope "global".
 
 import functools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from efficient_layers.compress.edits import module_at
+from efficient_layers.compress.hooks import Hook, hooked
 from efficient_layers.compress.technique import Context
-from efficient_layers.learn import supervised
 from efficient_layers.measure.view import call, view
 from efficient_layers.models.paths import at
-
-Arrays = Mapping[str, Array]
 
 NEEDS: Mapping[str, frozenset[str]] = {
     "magnitude": frozenset(),
@@ -41,13 +40,17 @@ NEEDS: Mapping[str, frozenset[str]] = {
 }
 
 
-def scores(method: str, context: Context, weights: Arrays, *, seed: int) -> dict[str, Array]:
+def scores(
+    method: str, context: Context, weights: Mapping[str, np.ndarray], *, seed: int
+) -> dict[str, np.ndarray]:
     """Scores in float32, by the path of the array; those that `method` cannot score are left out.
+
+    In NumPy: what is done once an array is not worth compiling for each shape.
 
     Raises:
       ValueError: data without a batch; scores that are not finite.
     """
-    found: dict[str, Array] = {}
+    found: dict[str, Any] = {}
     if method == "magnitude":
         found = {name: magnitude(w) for name, w in weights.items()}
     elif method == "random":
@@ -61,8 +64,9 @@ def scores(method: str, context: Context, weights: Arrays, *, seed: int) -> dict
         }
     else:
         found = _from_gradients(method, context, weights)
+    found = {name: np.asarray(array) for name, array in found.items()}
     for name, array in found.items():
-        if not bool(jnp.isfinite(array).all()):
+        if not np.isfinite(array).all():
             raise ValueError(
                 f"{method}: the scores of {name} are not finite. "
                 "Look for NaN or infinity in its weights, in `data` and in the gradients of `loss`."
@@ -70,63 +74,65 @@ def scores(method: str, context: Context, weights: Arrays, *, seed: int) -> dict
     return found
 
 
-def magnitude(w: Array) -> Array:
-    return jnp.abs(w.astype(jnp.float32))
+def magnitude(w: Any) -> Any:
+    """|w| in float32, of a NumPy or a JAX array."""
+    return abs(w.astype(np.float32))
 
 
-def random(name: str, shape: tuple[int, ...], seed: Any) -> Array:
+def random(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Numbers that depend on the array's path, not on what else is pruned."""
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-    return jax.random.uniform(key, shape)
+    generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return generator.random(shape, np.float32)
 
 
-def input_norms(context: Context, paths: set[str]) -> dict[str, Float[Array, "d"]]:
+def drawn(name: str, shape: tuple[int, ...], key: Array) -> Array:
+    """The like, under jit."""
+    return jax.random.uniform(jax.random.fold_in(key, zlib.crc32(name.encode())), shape)
+
+
+def input_norms(context: Context, paths: Iterable[str]) -> dict[str, Float[np.ndarray, "d"]]:
     """||x||_2 of every input feature of the modules at `paths`, over all positions of all batches.
 
-    Modules that are never called are left out.
+    A batch is given to `loss(model, batch)`, else to `model(batch)`. Modules that are never called
+    are left out.
     """
-    model = view(context.model)
-    graphdef, state = nnx.split(model)
+    squares: dict[str, np.ndarray] = {}
+
+    def record(path: str, value: Any) -> None:
+        squares[path] = squares.get(path, 0) + np.asarray(value, np.float64)
+
+    def watching(path: str) -> Hook:
+        def hook(call: Callable, *args: Any, **kwargs: Any) -> Any:
+            x = args[0] if args else next(iter(kwargs.values()))
+            axes = tuple(range(x.ndim - 1))
+            # A callback works inside a scan or a remat, too.
+            total = (x.astype(jnp.float32) ** 2).sum(axes)
+            jax.debug.callback(functools.partial(record, path), total)
+            return call(*args, **kwargs)
+
+        return hook
+
+    graphdef, state = nnx.split(hooked(context.model, {path: watching(path) for path in paths}))
 
     @jax.jit
-    def sums(state: Any, batch: Any) -> dict[str, Array]:
+    def run(state: Any, batch: Any) -> Any:
         model = nnx.merge(graphdef, state, copy=True)
-        found: dict[str, Array] = {}
-        for path in paths:
-            _record(module_at(model, path), functools.partial(_add, found, path))
-        forward(context, model, batch)
-        return found
+        return call(model, batch) if context.loss is None else context.loss(model, batch)
 
-    total: dict[str, Array] = {}
-    try:
-        for batch in context.data:
-            for path, squares in sums(state, batch).items():
-                total[path] = total.get(path, jnp.float32(0)) + squares
-    except jax.errors.UnexpectedTracerError as error:
-        raise ValueError(
-            "wanda: a matched module is called inside a transform (scan, remat), where its input "
-            f"cannot be recorded. Matched: {', '.join(sorted(paths))}."
-        ) from error
-    if not total:
+    for batch in context.data:
+        jax.block_until_ready(run(state, batch))
+    jax.effects_barrier()
+    if not squares:
         raise ValueError("wanda: `data` holds no batch, or no matched module is called on it.")
-    return {path: jnp.sqrt(squares) for path, squares in total.items()}
+    return {path: np.sqrt(total).astype(np.float32) for path, total in squares.items()}
 
 
-def forward(context: Context, model: Any, batch: Any) -> None:
-    """Runs the model on a batch: by `loss` where one is given, else on the batch's inputs."""
-    if context.loss is not None:
-        context.loss(model, batch)
-    elif isinstance(batch, Mapping) and ("image" in batch or "tokens" in batch):
-        x, mask = supervised.inputs(batch)
-        supervised.call(model, x, mask=mask)
-    else:
-        call(model, batch)
-
-
-def _from_gradients(method: str, context: Context, weights: Arrays) -> dict[str, Array]:
+def _from_gradients(
+    method: str, context: Context, weights: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     graphdef, state = nnx.split(view(context.model))
 
-    def loss(weights: Arrays, state: Any, batch: Any) -> Array:
+    def loss(weights: Any, state: Any, batch: Any) -> Array:
         model = nnx.merge(graphdef, state, copy=True)
         for name, value in weights.items():
             at(model, name).set_value(value)
@@ -134,21 +140,21 @@ def _from_gradients(method: str, context: Context, weights: Arrays) -> dict[str,
         return context.loss(model, batch)
 
     @jax.jit
-    def term(weights: Arrays, state: Any, batch: Any) -> dict[str, Array]:
+    def term(weights: Any, state: Any, batch: Any) -> dict[str, Array]:
         found = jax.grad(loss)(weights, state, batch)
         products = {k: (g * weights[k]).astype(jnp.float32) for k, g in found.items()}
         return {k: p**2 for k, p in products.items()} if method == "taylor" else products
 
-    total, count = dict.fromkeys(weights, jnp.float32(0)), 0
+    total: dict[str, Any] = dict.fromkeys(weights, 0.0)
+    count = 0
     for batch in context.data:
         found = term(dict(weights), state, batch)
-        total, count = {name: total[name] + found[name] for name in weights}, count + 1
+        total = {name: total[name] + np.asarray(found[name]) for name in weights}
+        count += 1
     if not count:
         raise ValueError(f"{method}: `data` holds no batch.")
-    end: Callable[[Array], Array] = {"snip": jnp.abs, "movement": jnp.negative}.get(
-        method, lambda x: x
-    )
-    return {name: end(value / count) for name, value in total.items()}
+    sign = {"snip": abs, "movement": lambda x: -x}.get(method, lambda x: x)
+    return {name: sign(value / count) for name, value in total.items()}
 
 
 def owner(name: str) -> str:
@@ -156,32 +162,11 @@ def owner(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def _scored_by_inputs(model: Any, name: str, w: Array, norms: Arrays) -> bool:
+def _scored_by_inputs(
+    model: Any, name: str, w: np.ndarray, norms: Mapping[str, np.ndarray]
+) -> bool:
     """Whether the rows of `w` belong to the input features: Linear, convolution without groups."""
     path = owner(name)
     groups = getattr(module_at(model, path), "feature_group_count", 1)
     known = name.rpartition("/")[2] == "kernel" and groups == 1 and path in norms
     return known and norms[path].shape[0] == w.shape[-2]
-
-
-def _add(found: dict[str, Array], path: str, x: Any) -> None:
-    if hasattr(x, "shape") and x.ndim:
-        squares = (x.astype(jnp.float32) ** 2).sum(tuple(range(x.ndim - 1)))
-        found[path] = found[path] + squares if path in found else squares
-
-
-def _record(module: Any, see: Callable[[Any], None]) -> None:
-    """From now on `module` shows its first input to `see`."""
-    vars(module)["_see"] = see
-    module.__class__ = _seen(type(module))
-
-
-@functools.cache
-def _seen(kind: type) -> type:
-    """A subclass rather than a wrapper around the module: attributes and isinstance stay."""
-
-    def call(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-        vars(self)["_see"](x)
-        return kind.__call__(self, x, *args, **kwargs)  # type: ignore[operator]
-
-    return type(kind.__name__, (kind,), {"__call__": call})

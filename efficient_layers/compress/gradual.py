@@ -136,6 +136,7 @@ def _renewed(rule: Prune, now: Masks, new: Masks, scores: Masks, step: Array) ->
     if rule.method == "magnitude":
         scores = {name: criteria.magnitude(w) for name, w in new.items()}
     elif rule.method == "random":
-        scores = {name: criteria.random(name, w.shape, rule.seed) for name, w in new.items()}
+        key = jax.random.key(rule.seed)
+        scores = {name: criteria.drawn(name, w.shape, key) for name, w in new.items()}
     share = rule.schedule.sparsity(step, rule.share) / rule.share
     return rule.masks({name: now[name] for name in new}, scores, share)

@@ -2,8 +2,8 @@
 """Which weights go when each has a score: one by one, in blocks, or n kept of every m.
 
 An array is seen as taps x inputs x outputs, a kernel of any rank: its last axis are the outputs,
-the one before the inputs, what stands before (h and w of a convolution) the taps. Every function
-here also runs under jit.
+the one before the inputs, what stands before (h and w of a convolution) the taps. Masks are made of
+NumPy arrays (once, nothing to compile) or of JAX arrays under jit, by the same code.
 """
 
 import dataclasses
@@ -12,9 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from efficient_layers.models.fields import nearest
 
@@ -39,8 +38,9 @@ class Blocks:
     def units(self, scores: Array, alive: Array) -> Float[Array, "r c"]:
         """The sum of the scores of a block's living weights; -inf where none is alive."""
         shape = (-1, self.h, scores.shape[-1] // self.w, self.w)
-        total = jnp.where(alive, scores, 0).reshape(shape).sum((1, 3))
-        return jnp.where(alive.reshape(shape).any((1, 3)), total, -jnp.inf)
+        xp = scores.__array_namespace__()
+        total = xp.where(alive, scores, 0).reshape(shape).sum((1, 3))
+        return xp.where(alive.reshape(shape).any((1, 3)), total, -xp.inf)
 
     def spread(self, kept: Bool[Array, "r c"], shape: tuple[int, ...]) -> Array:
         """A decision a block as one a weight."""
@@ -64,8 +64,9 @@ class NofM:
 
     def mask(self, scores: Array, alive: Array) -> Array:
         """True at the weights that stay; of equal scores the first."""
-        parts = jnp.where(alive, scores, -jnp.inf).reshape(-1, self.m, scores.shape[-1])
-        rank = jnp.argsort(jnp.argsort(-parts, axis=1, stable=True), axis=1)
+        xp = scores.__array_namespace__()
+        parts = xp.where(alive, scores, -xp.inf).reshape(-1, self.m, scores.shape[-1])
+        rank = xp.argsort(xp.argsort(-parts, axis=1, stable=True), axis=1)
         return (rank < self.n).reshape(scores.shape)
 
 
@@ -157,21 +158,23 @@ def choose(
     return {name: pattern.spread(kept[name], scores[name].shape) for name in scores}
 
 
-def lowest(scores: Float[Array, "n"], count: Int[Array, ""] | int) -> Bool[Array, "n"]:
-    """True at the `count` lowest; of equals the first. `count` may be traced.
+def lowest(scores: Array, count: Any) -> Array:
+    """True at the `count` lowest along the first axis; of equals the first. `count` may be traced.
 
-    One sort of the values, not of (value, place): that takes three times as long on CPU.
+    One sort of the values: to sort (value, place) costs XLA's CPU backend more.
     """
-    bound = jnp.sort(scores)[jnp.maximum(count, 1) - 1]
+    xp = scores.__array_namespace__()
+    bound = xp.sort(scores, axis=0)[xp.maximum(count, 1) - 1]
     below, equal = scores < bound, scores == bound
-    ties = jnp.cumsum(equal) <= count - below.sum()
+    ties = xp.cumsum(equal, axis=0) <= count - below.sum(0)
     return (below | (equal & ties)) & (count > 0)
 
 
 def _highest_of_all(
     units: Mapping[str, Array], sparsity: Mapping[str, float], share: Array | float
 ) -> Masks:
-    together = jnp.concatenate([u.ravel() for u in units.values()])
+    flat = [u.ravel() for u in units.values()]
+    together = flat[0].__array_namespace__().concatenate(flat)
     count = sum(sparsity[name] * u.size for name, u in units.items())
     kept = ~lowest(together, _part(round(count), share))
     result, start = {}, 0
@@ -184,7 +187,7 @@ def _highest_of_all(
 def _highest(units: Array, sparsity: float, share: Array | float, per_output: bool) -> Array:
     if per_output:
         count = _part(round(sparsity * units.shape[0]), share)
-        return ~jax.vmap(lowest, in_axes=(1, None), out_axes=1)(units, count)
+        return ~lowest(units, count)
     return ~lowest(units.ravel(), _part(round(sparsity * units.size), share)).reshape(units.shape)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array
 
 from efficient_layers.compress import criteria
 from efficient_layers.compress.patterns import NofM, Pattern, choose, parse, spread
@@ -100,8 +100,8 @@ class Prune(Technique):
             yield from self._answer(path, module, weights, masks, misfits)
 
     def masks(
-        self, weights: dict[str, Array], scores: dict[str, Array], share: Any = 1.0
-    ) -> dict[str, Array]:
+        self, weights: dict[str, Any], scores: dict[str, Any], share: Any = 1.0
+    ) -> dict[str, Any]:
         """True where weights stay, when a `share` of what is to go has gone. Runs under jit."""
         cut = self.parsed
         return choose(
@@ -116,9 +116,9 @@ class Prune(Technique):
             share=share,
         )
 
-    def _weights(self, context: Context) -> tuple[dict[str, Array], dict[str, str]]:
+    def _weights(self, context: Context) -> tuple[dict[str, Any], dict[str, str]]:
         """Arrays to prune by name, each once; why others are not, by the path of their module."""
-        weights: dict[str, Array] = {}
+        weights: dict[str, Any] = {}
         misfits: dict[str, str] = {}
         seen: set[int] = set()
         for path, module in context.matched:
@@ -130,7 +130,7 @@ class Prune(Technique):
                     misfits[path] = f"{name.rpartition('/')[2]}: {why}"
                 else:
                     seen.add(id(variable))
-                    weights[name] = variable[...]
+                    weights[name] = np.asarray(variable[...])
         if not weights and misfits:
             shown = "; ".join(f"{path or '(root)'}: {why}" for path, why in misfits.items())
             raise ValueError(f"{self} fits no array: {shown}.")
@@ -145,12 +145,16 @@ class Prune(Technique):
         self,
         path: str,
         module: nnx.Module,
-        weights: dict[str, Array],
-        masks: dict[str, Array],
+        weights: dict[str, Any],
+        masks: dict[str, Any],
         misfits: dict[str, str],
     ) -> Iterator[Change | Skip]:
         own = [name for name, _ in own_weights(path, module)]
-        found = {name: jnp.where(masks[name], weights[name], 0) for name in own if name in masks}
+        found = {
+            n: np.where(masks[n], weights[n], np.zeros((), weights[n].dtype))
+            for n in own
+            if n in masks
+        }
         if found:
             zeros = sum(int((w == 0).sum()) for w in found.values())
             size = sum(w.size for w in found.values())

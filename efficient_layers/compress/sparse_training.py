@@ -94,7 +94,7 @@ def sparse_evolution(
 
     def at_random(name: str, gradient: Array, step: Array) -> Array:
         key = jax.random.fold_in(jax.random.key(seed), step)
-        return criteria.random(name, gradient.shape, jax.random.bits(key))
+        return criteria.drawn(name, gradient.shape, key)
 
     _check(every, end, fraction)
     constant = jnp.float32(fraction)
