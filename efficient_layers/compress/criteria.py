@@ -56,7 +56,8 @@ def scores(
     elif method == "random":
         found = {name: random(name, w.shape, seed) for name, w in weights.items()}
     elif method == "wanda":
-        norms = input_norms(context, {owner(name) for name in weights})
+        kernels = [name for name in weights if name.rpartition("/")[2] == "kernel"]
+        norms = input_norms(context, map(owner, kernels))
         found = {
             name: magnitude(w) * norms[owner(name)][:, None]
             for name, w in weights.items()
@@ -104,10 +105,10 @@ def input_norms(context: Context, paths: Iterable[str]) -> dict[str, Float[np.nd
     def watching(path: str) -> Hook:
         def hook(call: Callable, *args: Any, **kwargs: Any) -> Any:
             x = args[0] if args else next(iter(kwargs.values()))
-            axes = tuple(range(x.ndim - 1))
-            # A callback works inside a scan or a remat, too.
-            total = (x.astype(jnp.float32) ** 2).sum(axes)
-            jax.debug.callback(functools.partial(record, path), total)
+            if hasattr(x, "ndim"):
+                total = (x.astype(jnp.float32) ** 2).sum(tuple(range(x.ndim - 1)))
+                # A callback works inside a scan or a remat, too.
+                jax.debug.callback(functools.partial(record, path), total)
             return call(*args, **kwargs)
 
         return hook

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Zeros that stay, grow in number, or move: against NumPy, and through a checkpoint."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,14 +24,17 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(32, 8)).astype(np.float32), RNG.normal(size=(32, 4)).astype(np.float32)
 
 
+@functools.cache
 def net():
     rngs = nnx.Rngs(0)
     return nnx.Sequential(nnx.Linear(8, 16, rngs=rngs), jnp.tanh, nnx.Linear(16, 4, rngs=rngs))
 
 
+@functools.cache
 def start(sparsity=0.75, **settings):
-    model = apply(net(), [Prune("**", sparsity=sparsity, **settings)])[0] if sparsity else net()
-    return train.split(model)
+    """Graph, parameters, rest of the pruned net."""
+    step = Prune("**", sparsity=sparsity, **settings)
+    return train.split(apply(net(), [step])[0])
 
 
 def stepper(graphdef, tx):
@@ -71,7 +76,10 @@ WRAPPERS = {
 }
 
 
-@pytest.mark.parametrize("name", WRAPPERS)
+SLOW = pytest.param("sparse_evolution", marks=pytest.mark.slow)  # one code with rigl
+
+
+@pytest.mark.parametrize("name", ["keep_zeros", "gradual", "rigl", SLOW])
 def test_a_hundred_steps_after_a_resume_the_zeros_are_the_same(name, tmp_path):
     """60 steps, a checkpoint, 100 more with the restored state: no mask changes after step 50."""
     graphdef, params, _ = start()
@@ -82,7 +90,7 @@ def test_a_hundred_steps_after_a_resume_the_zeros_are_the_same(name, tmp_path):
     expected = zeros(params)
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(60, {"params": params, "opt_state": state}, {}, force=True)
-        fresh = jax.eval_shape(lambda p: {"params": p, "opt_state": tx.init(p)}, start()[1])
+        fresh = jax.eval_shape(lambda p: {"params": p, "opt_state": tx.init(p)}, params)
         here = jax.tree.leaves(params)[0].sharding
         fresh = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), fresh)
         _, restored, _ = checkpointer.restore(fresh)
@@ -97,7 +105,14 @@ def test_a_hundred_steps_after_a_resume_the_zeros_are_the_same(name, tmp_path):
         assert (np.asarray(after[path]) != np.asarray(params[path])).sum() > 0.8 * mask.sum()
 
 
-@pytest.mark.parametrize("rule", ["sgd", "adam", "adamw", "lion", "muon"])
+RULES = [
+    "sgd",
+    "adamw",
+    *(pytest.param(r, marks=pytest.mark.slow) for r in ("adam", "lion", "muon")),
+]
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_zeros_stay_under_every_optimiser(rule):
     graphdef, params, _ = start()
     tx = {
