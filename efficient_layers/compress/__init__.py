@@ -12,10 +12,16 @@
 from efficient_layers.compress.apply import apply, rebuild
 from efficient_layers.compress.finalize import Finalize, finalize
 from efficient_layers.compress.fold import FoldBatchNorm
+from efficient_layers.compress.gradual import gradual
+from efficient_layers.compress.keep_zeros import keep_zeros
 from efficient_layers.compress.log import Log
+from efficient_layers.compress.lottery import rewind, rounds
 from efficient_layers.compress.low_rank import LowRank
+from efficient_layers.compress.prune import Prune
 from efficient_layers.compress.quantize import Quantize
 from efficient_layers.compress.remove_channels import RemoveChannels
+from efficient_layers.compress.schedule import Polynomial, polynomial
+from efficient_layers.compress.sparse_training import rigl, sparse_evolution
 from efficient_layers.compress.technique import Change, Context, Edit, Skip, Technique
 
 __all__ = [
@@ -26,11 +32,20 @@ __all__ = [
     "FoldBatchNorm",
     "Log",
     "LowRank",
+    "Polynomial",
+    "Prune",
     "Quantize",
     "RemoveChannels",
     "Skip",
     "Technique",
     "apply",
     "finalize",
+    "gradual",
+    "keep_zeros",
+    "polynomial",
     "rebuild",
+    "rewind",
+    "rigl",
+    "rounds",
+    "sparse_evolution",
 ]
