@@ -129,7 +129,14 @@ def _matched(
     return free
 
 
-def _carry_out(model: nnx.Module, step: Technique, answers: list[Change | Skip]) -> list[Edit]:
+def with_changes(model: nnx.Module, changes: Iterable[Change]) -> nnx.Module:
+    """A copy of `model` with `changes` made."""
+    copy = _copy(model)
+    _carry_out(copy, "with_changes", list(changes))
+    return copy
+
+
+def _carry_out(model: nnx.Module, step: Any, answers: Iterable[Change | Skip]) -> list[Edit]:
     """Edits `model` in place, all edits first, then the values."""
     changes = [answer for answer in answers if isinstance(answer, Change)]
     edits = checked(edit for change in changes for edit in change.edits)

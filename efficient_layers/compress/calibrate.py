@@ -63,16 +63,17 @@ def input_ranges(
     for path, rows in seen.items():
         if not np.isfinite(rows).all():
             raise ValueError(f"Calibration expects finite values. Got NaN or inf into {path}.")
-        low, high = rows[:, 0], rows[:, 1]
-        both = (low.mean(), high.mean()) if clip == "percentile" else (low.min(), high.max())
-        ranges[path] = Range(float(both[0]), float(both[1]), float(rows[:, 2].mean()))
+        low, high, magnitude = rows.mean(0)
+        if clip != "percentile":
+            low, high = rows[:, 0].min(), rows[:, 1].max()
+        ranges[path] = Range(float(low), float(high), float(magnitude))
     if clip != "mse":
         return ranges
     errors = {path: partial(_errors, r, symmetric) for path, r in ranges.items()}
     for path, rows in _observe(model, errors, batches, loss).items():
         ratio = float(RATIOS[int(rows.sum(0).argmin())])
-        low, high, magnitude = ranges[path]
-        ranges[path] = Range(low * ratio, high * ratio, magnitude)
+        whole = ranges[path]
+        ranges[path] = Range(whole.low * ratio, whole.high * ratio, whole.magnitude)
     return ranges
 
 
@@ -107,8 +108,8 @@ def _errors(seen: Range, symmetric: bool, x: jax.Array) -> jax.Array:
 
     def error(ratio: jax.Array) -> jax.Array:
         low, high = (jnp.asarray(end, jnp.float32) * ratio for end in (seen.low, seen.high))
-        pair = scale_and_zero_point(low, high, bits=8, symmetric=symmetric)
-        scale, zero_point = (None if v is None else v.reshape((1,) * x.ndim) for v in pair)
+        ends = low.reshape((1,) * x.ndim), high.reshape((1,) * x.ndim)
+        scale, zero_point = scale_and_zero_point(*ends, bits=8, symmetric=symmetric)
         return jnp.square(fake_quantize(x, scale, zero_point, bits=8) - x).sum()
 
     return jax.lax.map(error, jnp.asarray(RATIOS, jnp.float32))

@@ -3,6 +3,7 @@
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 from flax import nnx
 
@@ -27,11 +28,15 @@ class Finalize(Technique):
 
     def plan(self, context: Context) -> Iterable[Change]:
         for path, module in context.matched:
-            if isinstance(module, FAKE):
+            if type(module) in TWINS:
                 yield to_integers(path, module, f"{type(module).__name__} stored as integers")
 
 
-FAKE = (layers.QuantLinear, layers.QuantConv, layers.QuantEmbedding)
+TWINS: dict[type, type] = {
+    layers.QuantLinear: layers.IntLinear,
+    layers.QuantConv: layers.IntConv,
+    layers.QuantEmbedding: layers.IntEmbedding,
+}
 
 
 def finalize(model: nnx.Module) -> nnx.Module:
@@ -42,22 +47,20 @@ def finalize(model: nnx.Module) -> nnx.Module:
     return apply(model, [Finalize()])[0]
 
 
-def to_integers(path: str, layer: nnx.Module, why: str) -> Change:
+def to_integers(path: str, layer: Any, why: str) -> Change:
     """The change that puts a fake-quantised layer's integer twin at `path`."""
+    settings: dict[str, Any] = {"spec": layer.spec}
     if isinstance(layer, layers.QuantEmbedding):
-        twin, sizes = "IntEmbedding", ("num_embeddings", "features")
         settings = {"bits": layer.spec.bits}
-    else:
-        linear = isinstance(layer, layers.QuantLinear)
-        twin, sizes = ("IntLinear", LINEAR) if linear else ("IntConv", CONV)
-        settings = {"spec": layer.spec}
-    kept = {name: getattr(layer, name) for name in (*sizes, "dtype", "param_dtype")}
-    edit = replace(path, twin, **kept, **settings)
+    edit = replace(path, TWINS[type(layer)].__name__, **sizes_of(layer), **settings)
     return Change(path, why, (edit,), values_of(path, layer.convert()))
 
 
-LINEAR = ("in_features", "out_features", "use_bias")
-CONV = (
-    *("in_features", "out_features", "kernel_size", "strides", "padding"),
-    *("kernel_dilation", "feature_group_count", "use_bias"),
-)
+def sizes_of(layer: Any) -> dict[str, Any]:
+    """The constructor's arguments of a quantised layer, without its settings."""
+    names: tuple[str, ...] = ("in_features", "out_features", "use_bias")
+    if isinstance(layer, layers.QuantEmbedding):
+        names = ("num_embeddings", "features")
+    elif isinstance(layer, layers.QuantConv):
+        names += ("kernel_size", "strides", "padding", "kernel_dilation", "feature_group_count")
+    return {name: getattr(layer, name) for name in (*names, "dtype", "param_dtype")}

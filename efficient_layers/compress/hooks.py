@@ -2,7 +2,7 @@
 """Watching modules of any model at work: a copy whose modules at some paths call a function."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from flax import nnx
@@ -26,12 +26,13 @@ def hooked(model: nnx.Module, hooks: Mapping[str, Hook]) -> nnx.Module:
         module = module_at(copy, path)
         module.hook = hook
         # Not through nnx's __setattr__, which would take the class for an attribute.
-        object.__setattr__(module, "__class__", _hooked_class(type(module)))
+        object.__setattr__(module, "__class__", _hooked_class(type(module)))  # type: ignore[arg-type]
     return copy
 
 
 @functools.cache
-def _hooked_class(cls: type) -> type:
+def _hooked_class(cls: Hashable) -> type:
+    assert isinstance(cls, type)
     made: Any = cls.__call__
 
     @functools.wraps(made)  # with its signature: callers ask for `rngs` and `out`

@@ -83,6 +83,16 @@ class LowRank(Technique):
         return self.rank
 
 
+def factorised(path: str, layer: LowRankLinear) -> Change:
+    """A `LowRankLinear` as two `nnx.Linear`s in a `FactorizedLinear`, which can be quantised."""
+    names = ("in_features", "out_features", "rank", "use_bias", "dtype", "param_dtype")
+    edit = replace(path, "FactorizedLinear", **{name: getattr(layer, name) for name in names})
+    values = {f"{path}/reduce/kernel": layer.u[...], f"{path}/expand/kernel": layer.v[...]}
+    if layer.bias is not None:
+        values[f"{path}/expand/bias"] = layer.bias[...]
+    return Change(path, "two linear layers", (edit,), values)
+
+
 def _grown(rank: int, inputs: int, outputs: int) -> str:
     """Why the factors of `rank` are refused, or ""."""
     factors, whole = rank * (inputs + outputs), inputs * outputs

@@ -3,16 +3,19 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from efficient_layers import layers
+from efficient_layers.compress.apply import with_changes
 from efficient_layers.compress.calibrate import CLIPS, Clip, Range, call_order, input_ranges
-from efficient_layers.compress.edits import replace, values_of
-from efficient_layers.compress.finalize import CONV, LINEAR, to_integers
+from efficient_layers.compress.edits import module_at, replace, values_of
+from efficient_layers.compress.finalize import sizes_of, to_integers
+from efficient_layers.compress.low_rank import factorised
 from efficient_layers.compress.technique import Change, Context, Skip, Technique
 from efficient_layers.layers.quant_spec import Activations, Granularity, Method
 from efficient_layers.models.paths import modules
@@ -111,6 +114,7 @@ class Quantize(Technique):
         return wild if self.keep_ends is None else self.keep_ends
 
     def plan(self, context: Context) -> Iterable[Change | Skip]:
+        context, parents = _factorised(context)
         ends = _ends(context) if self._keeps_ends else {}
         chosen: dict[str, Any] = {}
         for path, module in context.matched:
@@ -125,13 +129,13 @@ class Quantize(Technique):
             else:
                 chosen[path] = fake
         ranges = self._ranges(context, chosen)
-        for path, fake in chosen.items():
-            yield self._change(path, fake, ranges)
+        answers = [self._change(path, fake, ranges) for path, fake in chosen.items()]
+        yield from _under_parents(answers, parents)
 
     def _fake(self, path: str, module: Any) -> Any:
         """`module` with float weights that are rounded at every call."""
         weight = module.embedding[...] if isinstance(module, nnx.Embed) else module.kernel[...]
-        if not bool(jnp.isfinite(weight).all()):
+        if not np.isfinite(np.asarray(weight, np.float32)).all():
             raise ValueError(f"{self} expects finite weights. Got NaN or inf in {path}.")
         try:
             if isinstance(module, nnx.Embed):
@@ -171,13 +175,50 @@ class Quantize(Technique):
             why += f", {self.activations} int8 inputs"
         if self.mode == "ptq":
             return to_integers(path, fake, why)
-        name = type(fake).__name__
-        sizes = ("num_embeddings", "features") if embedding else LINEAR
-        if isinstance(fake, layers.QuantConv):
-            sizes = CONV
-        kept = {key: getattr(fake, key) for key in (*sizes, "spec", "dtype", "param_dtype")}
-        edit = replace(path, name, **kept)
+        edit = replace(path, type(fake).__name__, **sizes_of(fake), spec=fake.spec)
         return Change(path, f"{why}, float masters to train", (edit,), values_of(path, fake))
+
+
+def _factorised(context: Context) -> tuple[Context, dict[str, Change]]:
+    """The context with each matched `LowRankLinear` as two linear layers, which match, too.
+
+    And, by the paths of the two, the change that makes them of the one.
+    """
+    parents: dict[str, Change] = {}
+    for path, layer in context.matched:
+        if isinstance(layer, layers.LowRankLinear) and path:
+            change = factorised(path, layer)
+            parents |= {f"{path}/reduce": change, f"{path}/expand": change}
+    if not parents:
+        return context, {}
+    model = with_changes(context.model, {c.path: c for c in parents.values()}.values())
+    model.eval()
+    rest = [path for path, m in context.matched if not isinstance(m, layers.LowRankLinear)]
+    matched = tuple((path, module_at(model, path)) for path in [*rest, *parents])
+    return context._replace(model=model, matched=matched), parents
+
+
+def _under_parents(
+    answers: list[Change | Skip], parents: dict[str, Change]
+) -> Iterator[Change | Skip]:
+    """`answers`, those on the two halves of a factorised layer as one change of that layer."""
+    halves: dict[str, list[Change]] = {}
+    for answer in answers:
+        if answer.path not in parents:
+            yield answer
+        elif isinstance(answer, Change):
+            halves.setdefault(parents[answer.path].path, []).append(answer)
+    for change in {c.path: c for c in parents.values()}.values():
+        if parts := halves.get(change.path):
+            edits = sum((part.edits for part in parts), change.edits)
+            gone = tuple(f"{part.path}/" for part in parts)
+            values = {k: v for k, v in change.values.items() if not k.startswith(gone)}
+            for part in parts:
+                values |= part.values
+            why = "; ".join(f"{part.path.rpartition('/')[2]}: {part.why}" for part in parts)
+            yield Change(change.path, why, edits, values)
+        else:
+            yield Skip(change.path, "neither factor is quantised")
 
 
 def _quantisable(module: nnx.Module) -> bool:

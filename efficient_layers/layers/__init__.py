@@ -19,6 +19,7 @@ from efficient_layers.layers.diagonal_ssm import DiagonalSSM
 from efficient_layers.layers.drop_path import DropPath
 from efficient_layers.layers.embedding import Embedding
 from efficient_layers.layers.factorized_embedding import FactorizedEmbedding
+from efficient_layers.layers.factorized_linear import FactorizedLinear
 from efficient_layers.layers.fire import Fire
 from efficient_layers.layers.fused_mb_conv import FusedMBConv
 from efficient_layers.layers.gated_linear_attention import GatedLinearAttention
@@ -95,6 +96,7 @@ __all__ = [
     "DropPath",
     "Embedding",
     "FactorizedEmbedding",
+    "FactorizedLinear",
     "Fire",
     "Frozen",
     "FusedMBConv",

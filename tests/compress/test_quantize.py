@@ -9,7 +9,7 @@ from flax import nnx
 
 from efficient_layers import compress, layers
 from efficient_layers.compress.calibrate import RATIOS, input_ranges
-from tests.compress.test_apply import reloaded
+from tests.compress.test_apply import logits, reloaded
 
 RNG = np.random.default_rng(0)
 KERNEL, BIAS = RNG.normal(size=(6, 4)), RNG.normal(size=4)
@@ -60,7 +60,7 @@ def codes(w: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
 def test_weights_alone(bits):
     small, log = compress.apply(one(), compress.Quantize("layers/0", bits=bits))
     q, scale = codes(KERNEL, bits)
-    np.testing.assert_allclose(small(X), X @ (q * scale) + BIAS, atol=1e-5)
+    np.testing.assert_allclose(logits(small, X), X @ (q * scale) + BIAS, atol=1e-5)
     # Codes, a scale and a bias a channel.
     assert log.after.bytes == 6 * 4 * bits // 8 + 4 * 4 + 4 * 4
     assert log.after.params == log.before.params == 28
@@ -75,12 +75,14 @@ def test_static_ptq_is_the_integer_product():
     x = np.clip(np.round(X / scale) + zero, -128, 127)
     q, weight_scale = codes(KERNEL, 8)
     expected = ((x - zero) @ q) * scale * weight_scale + BIAS
-    np.testing.assert_allclose(small(X), expected, atol=1e-5)
+    np.testing.assert_allclose(logits(small, X), expected, atol=1e-5)
     assert log.rows[0].why == f"8 bits, inputs from {low:.4g} to {high:.4g}"
 
 
 def test_ends_stay_float_by_default():
-    small, log = compress.apply(net(), compress.Quantize("**"), example=TOKENS)
+    step = compress.Quantize("**", activations="static")
+    model = net()
+    small, log = compress.apply(model, step, example=TOKENS, data=[TOKENS])
     assert isinstance(small.embed, nnx.Embed)
     assert isinstance(small.head, nnx.Linear)
     assert isinstance(small.special, layers.StandardizedConv)
@@ -89,30 +91,31 @@ def test_ends_stay_float_by_default():
     assert "the first layer stays float" in why["embed"]
     assert "the last layer stays float" in why["head"]
     assert why["special"] == "Quantize takes no StandardizedConv"
+    expected = logits(model, TOKENS)
+    assert float(abs(logits(small, TOKENS) - expected).max()) < 0.05 * float(abs(expected).max())
+    np.testing.assert_array_equal(
+        logits(reloaded(net, small, log.edits), TOKENS), logits(small, TOKENS)
+    )
 
 
-@pytest.mark.parametrize(
-    "activations", [*(pytest.param(a, marks=pytest.mark.slow) for a in (None, "dynamic")), "static"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("activations", [None, "dynamic", "static"])
 def test_all_kinds_of_layers_and_back_from_json(activations):
     step = compress.Quantize("**", activations=activations, keep_ends=False)
     model = net()
     small, log = compress.apply(model, step, data=[TOKENS])
     for name in ("IntEmbedding", "IntConv", "IntLinear"):
         assert any(type(m).__name__ == name for _, m in nnx.iter_modules(small))
-    expected = model(TOKENS)
-    assert float(abs(small(TOKENS) - expected).max()) < 0.05 * float(abs(expected).max())
+    expected = logits(model, TOKENS)
+    assert float(abs(logits(small, TOKENS) - expected).max()) < 0.05 * float(abs(expected).max())
     again = reloaded(net, small, log.edits)
-    np.testing.assert_array_equal(again(TOKENS), small(TOKENS))
+    np.testing.assert_array_equal(logits(again, TOKENS), logits(small, TOKENS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"activations": "static"},
-        pytest.param({"bits": 4}, marks=pytest.mark.slow),
-        pytest.param({"method": "lsq", "activations": "static"}, marks=pytest.mark.slow),
-    ],
+    [{"activations": "static"}, {"bits": 4}, {"method": "lsq", "activations": "static"}],
     ids=str,
 )
 def test_qat_trains_and_finalize_keeps_the_logits(settings):
@@ -124,12 +127,38 @@ def test_qat_trains_and_finalize_keeps_the_logits(settings):
     gradient = nnx.grad(lambda m: (m(TOKENS) ** 2).sum())(small)
     assert float(abs(gradient["hidden"]["kernel"][...]).max()) > 0
     done, more = compress.apply(small, compress.Finalize())
-    np.testing.assert_allclose(done(TOKENS), small(TOKENS), atol=1e-5)
-    np.testing.assert_array_equal(compress.finalize(small)(TOKENS), done(TOKENS))
+    np.testing.assert_allclose(logits(done, TOKENS), logits(small, TOKENS), atol=1e-5)
+    np.testing.assert_array_equal(logits(compress.finalize(small), TOKENS), logits(done, TOKENS))
     assert isinstance(done.hidden, layers.IntLinear)
     assert isinstance(small.hidden, layers.QuantLinear)
     again = reloaded(net, done, log.edits + more.edits)
-    np.testing.assert_array_equal(again(TOKENS), done(TOKENS))
+    np.testing.assert_array_equal(logits(again, TOKENS), logits(done, TOKENS))
+
+
+def test_qat_of_one_layer_and_finalize():
+    step = compress.Quantize("layers/0", mode="qat", bits=4)
+    small, _ = compress.apply(one(), step)
+    assert isinstance(small.layers[0], layers.QuantLinear)
+    q, scale = codes(KERNEL, 4)
+    np.testing.assert_allclose(logits(small, X), X @ (q * scale) + BIAS, atol=1e-5)
+    np.testing.assert_allclose(logits(compress.finalize(small), X), logits(small, X), atol=1e-5)
+
+
+def test_low_rank_then_integers():
+    steps = [
+        compress.LowRank("layers/0", rank=2),
+        compress.Quantize("layers/0", activations="static"),
+    ]
+    small, log = compress.apply(one(), steps, data=[X])
+    assert [type(part).__name__ for part in (small.layers[0].reduce, small.layers[0].expand)] == [
+        "IntLinear",
+        "IntLinear",
+    ]
+    u, s, v = np.linalg.svd(KERNEL, full_matrices=False)
+    expected = X @ (u[:, :2] * s[:2]) @ v[:2] + BIAS
+    assert np.abs(logits(small, X) - expected).max() < 0.03 * np.abs(expected).max()
+    assert log.rows[1].why.startswith("reduce: 8 bits, inputs from")
+    np.testing.assert_array_equal(logits(reloaded(one, small, log.edits), X), logits(small, X))
 
 
 def test_learned_step_begins_at_the_paper_s_value():
@@ -161,7 +190,7 @@ def test_loss_feeds_the_model_where_a_batch_holds_more():
     data = [{"x": b, "y": 0} for b in BATCHES]
     small, _ = compress.apply(one(), step, data=data, loss=lambda m, b: m(b["x"]).sum())
     expected, _ = compress.apply(one(), step, data=BATCHES)
-    np.testing.assert_array_equal(small(X), expected(X))
+    np.testing.assert_array_equal(logits(small, X), logits(expected, X))
 
 
 @pytest.mark.parametrize(
