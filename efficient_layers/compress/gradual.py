@@ -123,7 +123,7 @@ def _groups(rules: list[Prune], params: Any) -> list[dict[str, Array]]:
     for rule in rules:
         found = {n: p for n, p in select(params, rule.path).items() if n not in taken}
         for name, p in found.items():
-            if why := rule.parsed.misfit(p.shape):
+            if why := rule.misfit(name, p.shape):
                 raise ValueError(f"gradual: {rule} does not fit {name}: {why}.")
         taken |= set(found)
         groups.append(found)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool
 
+from efficient_layers.compress.patterns import is_weight
 from efficient_layers.models.paths import pattern
 
 Masks = dict[str, Array]
@@ -69,9 +70,7 @@ def select(params: Any, path: str) -> dict[str, Array]:
     chosen = {
         name: p
         for name, p in found.items()
-        if p.ndim > 1
-        and jnp.issubdtype(p.dtype, jnp.floating)
-        and pattern(path).fullmatch(owners[name])
+        if is_weight(name, p) and pattern(path).fullmatch(owners[name])
     }
     if not chosen:
         known = ", ".join(sorted(set(owners.values()))[:20])

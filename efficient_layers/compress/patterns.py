@@ -21,6 +21,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 Masks = dict[str, Array]
 
 
+def is_weight(name: str, array: Any) -> bool:
+    """Whether pruning looks at an array: floats of two or more dimensions that are multiplied.
+
+    (1, n, d) is added to a batch (positions, a class token), unless it is a convolution's kernel.
+    """
+    added = len(array.shape) == 3 and array.shape[0] == 1 and name.rpartition("/")[2] != "kernel"
+    return len(array.shape) > 1 and not added and jnp.issubdtype(array.dtype, jnp.floating)
+
+
 @dataclasses.dataclass(frozen=True)
 class Blocks:
     """Units of h inputs x w outputs that are zeroed together; 1 x 1 is "unstructured"."""

@@ -5,12 +5,19 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from efficient_layers.compress import criteria
-from efficient_layers.compress.patterns import NofM, Pattern, choose, parse, spread
+from efficient_layers.compress.patterns import (
+    Blocks,
+    NofM,
+    Pattern,
+    choose,
+    is_weight,
+    parse,
+    spread,
+)
 from efficient_layers.compress.schedule import Polynomial
 from efficient_layers.compress.technique import Change, Context, Skip, Technique
 from efficient_layers.models.fields import nearest
@@ -25,9 +32,10 @@ class Prune(Technique):
         Prune("blocks/**", pattern="2:4", method="wanda")                # needs data
         Prune("**", sparsity=.9, method="random", distribution="erk")    # where RigL begins
 
-    Of every matched module the float Params of two or more dimensions are pruned; biases and norms
-    are not. Nothing shrinks and no dense program gets faster: the weights are *masked*. Training on
-    brings them back unless the optimiser is wrapped in `keep_zeros`.
+    Of every matched module the float Params of two or more dimensions are pruned, embeddings too if
+    the glob or `type` lets them through; biases, norms, positions and class tokens are not. Nothing
+    shrinks and no dense program gets faster: the weights are *masked*. Training on brings them back
+    unless the optimiser is wrapped in `keep_zeros`.
 
     Attributes:
       sparsity: share of zeros, those there are included; with "n:m" it is 1 - n/m and not given.
@@ -85,6 +93,13 @@ class Prune(Technique):
         cut = self.parsed
         return 1 - cut.n / cut.m if isinstance(cut, NofM) else float(self.sparsity or 0)
 
+    def misfit(self, name: str, shape: tuple[int, ...]) -> str | None:
+        """Why the pattern does not fit an array, or None."""
+        last = name.rpartition("/")[2]
+        if last.startswith("weight_") and self.parsed != Blocks():  # torch's LSTM and GRU
+            return "its inputs are the last axis; patterns expect them before the outputs"
+        return self.parsed.misfit(shape)
+
     def plan(self, context: Context) -> Iterator[Change | Skip]:
         """New values of the matched modules' weights; no edits."""
         if self.schedule is not None:
@@ -123,7 +138,7 @@ class Prune(Technique):
         seen: set[int] = set()
         for path, module in context.matched:
             for name, variable in own_weights(path, module):
-                why = self.parsed.misfit(variable.shape)
+                why = self.misfit(name, variable.shape)
                 if id(variable) in seen:
                     why = "tied to weights that are pruned elsewhere"
                 if why:
@@ -176,11 +191,9 @@ def own_weights(path: str, module: nnx.Module) -> list[tuple[str, nnx.Param]]:
     ['head/kernel']
     """
     return [
-        (f"{path}/{name}" if path else name, value)
+        (f"{path}/{name}" if path else str(name), value)
         for name, value in vars(module).items()
-        if isinstance(value, nnx.Param)
-        and len(value.shape) > 1
-        and jnp.issubdtype(value.dtype, jnp.floating)
+        if isinstance(value, nnx.Param) and is_weight(str(name), value)
     ]
 
 

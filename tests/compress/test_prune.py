@@ -222,6 +222,24 @@ def test_what_does_not_divide_is_skipped_and_said():
     assert why == "kernel: 4 does not divide its 1 inputs"
 
 
+def test_what_is_added_is_not_pruned_nor_are_vectors():
+    model = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+    model.positions = nnx.Param(jnp.ones((1, 6, 4)))
+    model.point = nnx.Conv(4, 4, (1,), rngs=nnx.Rngs(0))  # a kernel of (1, 4, 4)
+    small, log = apply(model, [Prune("**", sparsity=0.5)])
+    assert {row.path for row in log.touched()} == {"", "point"}
+    assert bool((small.positions[...] == 1).all())
+    assert int((small.kernel[...] == 0).sum()) == int((small.point.kernel[...] == 0).sum()) == 8
+
+
+def test_the_layout_of_torchs_lstm_is_not_taken_for_ours():
+    model = nnx.Sequential(layers.LSTM(4, 4, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match="its inputs are the last axis"):
+        apply(model, [Prune("layers/0", pattern="2:4")])
+    _, log = apply(model, [Prune("layers/0", sparsity=0.5)])
+    assert "(64 of 128)" in log.touched()[0].why
+
+
 def test_tied_weights_are_pruned_once():
     net = nnx.merge(*nnx.split(example()), copy=True)
     net.again = nnx.Linear(16, 6, rngs=nnx.Rngs(1))
