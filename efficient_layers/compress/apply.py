@@ -11,6 +11,7 @@ from flax import nnx
 from efficient_layers.compress.edits import checked, module_at, replay, variables
 from efficient_layers.compress.log import Log, Row, Size
 from efficient_layers.compress.technique import Change, Context, Edit, Skip, Technique
+from efficient_layers.measure.cost import cost
 from efficient_layers.measure.view import view
 from efficient_layers.models.fields import nearest
 from efficient_layers.models.paths import at, modules, pattern
@@ -49,7 +50,7 @@ def apply(
     if isinstance(data, Iterator):
         data = list(data)
     small = _copy(model)
-    log = Log(before=Size.of(model))
+    log = Log(before=Size.of(model), macs_before=_macs(model, example))
     taken: dict[type, dict[str, Technique]] = {}
     for number, step in enumerate(ordered):
         seen = view(small)
@@ -61,6 +62,14 @@ def apply(
         log.edits += edits
         log.rows += _rows(small, number, step, dict(matched), before, answers)
     log.after = Size.of(small)
+    try:
+        log.macs_after = _macs(small, example)
+    except Exception as error:
+        error.add_note(
+            f"After {', '.join(map(str, ordered))} the model does not run on the example any more: "
+            "its code uses what a module had and its replacement has not. Leave that module out."
+        )
+        raise
     return small, log
 
 
@@ -76,6 +85,11 @@ def rebuild(model: nnx.Module, edits: Iterable[Edit]) -> nnx.Module:
     rebuilt = _copy(model)
     replay(rebuilt, edits)
     return rebuilt
+
+
+def _macs(model: nnx.Module, example: Any) -> int | None:
+    """Of the example, batch 1; None without an example."""
+    return None if example is None else cost(model, example).macs
 
 
 def _copy(model: nnx.Module) -> nnx.Module:

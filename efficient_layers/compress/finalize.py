@@ -3,8 +3,11 @@
 
 import dataclasses
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
+import jax
+import numpy as np
 from flax import nnx
 
 from efficient_layers import layers
@@ -53,7 +56,26 @@ def to_integers(path: str, layer: Any, why: str) -> Change:
     if isinstance(layer, layers.QuantEmbedding):
         settings = {"bits": layer.spec.bits}
     edit = replace(path, TWINS[type(layer)].__name__, **sizes_of(layer), **settings)
-    return Change(path, why, (edit,), values_of(path, layer.convert()))
+    _check(path, layer)
+    found = _integers(*nnx.split(layer))
+    return Change(path, why, (edit,), {f"{path}/{name}": v for name, v in found.items()})
+
+
+@partial(jax.jit, static_argnums=0)  # one program for all layers of a shape
+def _integers(graphdef: nnx.GraphDef, state: nnx.State) -> dict[str, Any]:
+    return values_of("", nnx.merge(graphdef, state, copy=True).convert())
+
+
+def _check(path: str, layer: Any) -> None:
+    """What `convert` refuses where it is not traced."""
+    weight = layer.embedding if isinstance(layer, layers.QuantEmbedding) else layer.kernel
+    if not np.isfinite(np.asarray(weight[...], np.float32)).all():
+        raise ValueError(f"Integers of {path} need finite weights. Got NaN or inf.")
+    if layer.spec.activations == "static":
+        try:
+            layer.input_scale()
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def sizes_of(layer: Any) -> dict[str, Any]:

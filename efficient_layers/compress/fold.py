@@ -123,9 +123,7 @@ def _refused(layer: Any, norm: nnx.BatchNorm) -> str:
 def _folded(path: str, norm: nnx.BatchNorm, source: str, layer: Any) -> Change:
     mean = norm.mean[...] if layer.bias is None else norm.mean[...] - layer.bias[...]
     scale, bias = (None if v is None else v[...] for v in (norm.scale, norm.bias))
-    kernel, shift = fold_batch_norm(
-        layer.kernel[...], mean, norm.var[...], scale, bias, epsilon=norm.epsilon
-    )
+    kernel, shift = _fold(layer.kernel[...], mean, norm.var[...], scale, bias, epsilon=norm.epsilon)
     types = {"dtype": layer.dtype, "param_dtype": layer.param_dtype}
     sizes = {"in_features": layer.in_features, "out_features": layer.out_features}
     if isinstance(layer, nnx.Linear):
@@ -140,4 +138,5 @@ def _folded(path: str, norm: nnx.BatchNorm, source: str, layer: Any) -> Change:
     return Change(path, f"folded into {source}", edits, values)
 
 
+_fold = jax.jit(fold_batch_norm, static_argnames=("epsilon",))
 _CONV = ("kernel_size", "strides", "padding", "kernel_dilation", "feature_group_count")

@@ -40,13 +40,16 @@ class Row:
 class Log:
     """Of one `apply`: `str(log)` is a table, `log.to_json()` goes into a file.
 
-    `edits`, in order, rebuild the model's structure: `el.compress.rebuild(base, log.edits)`.
+    `macs_before` and `macs_after` are of the example, batch 1, where one was given. `edits`, in
+    order, rebuild the model's structure: `el.compress.rebuild(base, log.edits)`.
     """
 
     rows: list[Row] = dataclasses.field(default_factory=list)
     edits: list[Edit] = dataclasses.field(default_factory=list)
     before: Size = Size(0, 0)
     after: Size = Size(0, 0)
+    macs_before: int | None = None
+    macs_after: int | None = None
 
     def touched(self) -> list[Row]:
         return [row for row in self.rows if row.touched]
@@ -63,7 +66,11 @@ class Log:
         lines = []
         for number, step in dict.fromkeys((row.number, row.step) for row in self.rows):
             lines += [step, *_step([row for row in self.rows if row.number == number])]
-        return "\n".join([*lines, f"total: {_change(self.before, self.after)}"])
+        total = f"total: {_change(self.before, self.after)}"
+        if self.macs_before is not None and self.macs_after is not None:
+            ratio = _ratio(self.macs_before, self.macs_after)
+            total += f", MACs {self.macs_before:,} -> {self.macs_after:,}{ratio}"
+        return "\n".join([*lines, total])
 
 
 _SHOWN = 3  # paths of those skipped for one reason

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +76,15 @@ def reloaded(base, small: nnx.Module, edits: list) -> nnx.Module:
     shapes = jax.tree.map(lambda v: (v.shape, v.dtype), nnx.to_pure_dict(expected))
     assert shapes == jax.tree.map(lambda v: (v.shape, v.dtype), nnx.to_pure_dict(state))
     return nnx.merge(graphdef, state, copy=True)
+
+
+def made(cls) -> Any:
+    """`cls(nnx.Rngs(0))`, its weights drawn by one program."""
+
+    def draw():
+        return nnx.split(cls(nnx.Rngs(0)))
+
+    return nnx.merge(*jax.jit(draw)(), copy=True)
 
 
 def logits(model: nnx.Module, x) -> np.ndarray:
@@ -170,6 +180,26 @@ def test_other_bad_input():
         compress.rebuild(net(), [assign("head", colour=1)])
     with pytest.raises(TypeError, match="so that JSON can"):
         replace("head", "Identity", act=jax.nn.relu)
+
+
+def test_macs_are_counted_on_an_example():
+    _, log = compress.apply(net(), compress.LowRank("blocks/*", rank=2), example=X)
+    assert log.macs_before == 3 * 64 + 48
+    assert log.macs_after == 3 * 32 + 48
+    assert "MACs 240 -> 144 (1.67x fewer)" in str(log)
+
+
+def test_a_model_that_needs_what_was_replaced_is_named():
+    class Peeks(nnx.Module):
+        def __init__(self):
+            self.a = nnx.Linear(8, 8, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            return x @ self.a.kernel[...]
+
+    with pytest.raises(AttributeError) as caught:
+        compress.apply(Peeks(), compress.LowRank("a", rank=2), example=X)
+    assert "LowRank('a', rank=2) the model does not run" in caught.value.__notes__[-1]
 
 
 def test_values_have_to_fit():

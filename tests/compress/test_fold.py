@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from efficient_layers import compress, layers, models
-from tests.compress.test_apply import logits, reloaded
+from tests.compress.test_apply import logits, made, reloaded
 
 
 def drawn(model: nnx.Module) -> nnx.Module:
@@ -61,7 +61,7 @@ X = jax.random.normal(jax.random.key(1), (2, 9, 9, 6))
 
 
 def base() -> nnx.Module:
-    return drawn(Mixed(nnx.Rngs(0)))
+    return drawn(made(Mixed))
 
 
 def test_folds_what_may_be_folded_and_keeps_the_logits():

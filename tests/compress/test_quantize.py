@@ -9,7 +9,7 @@ from flax import nnx
 
 from efficient_layers import compress, layers
 from efficient_layers.compress.calibrate import RATIOS, input_ranges
-from tests.compress.test_apply import logits, reloaded
+from tests.compress.test_apply import logits, made, reloaded
 
 RNG = np.random.default_rng(0)
 KERNEL, BIAS = RNG.normal(size=(6, 4)), RNG.normal(size=4)
@@ -38,7 +38,7 @@ TOKENS = np.asarray(RNG.integers(0, 11, (3, 9)), np.int32)
 
 
 def net() -> nnx.Module:
-    model = Net(nnx.Rngs(0))
+    model = made(Net)
     model.eval()
     return model
 
@@ -142,6 +142,13 @@ def test_qat_of_one_layer_and_finalize():
     q, scale = codes(KERNEL, 4)
     np.testing.assert_allclose(logits(small, X), X @ (q * scale) + BIAS, atol=1e-5)
     np.testing.assert_allclose(logits(compress.finalize(small), X), logits(small, X), atol=1e-5)
+
+
+def test_finalize_needs_a_range():
+    step = compress.Quantize("layers/0", mode="qat", activations="static")
+    small, _ = compress.apply(one(), step)
+    with pytest.raises(ValueError, match="layers/0: QuantLinear with activations"):
+        compress.finalize(small)
 
 
 def test_low_rank_then_integers():
