@@ -53,7 +53,6 @@ class Dimensions:
     `inputs[path]`: the roots of the channels that a convolution with this kernel reads.
     `not_understood`: operations whose operands were frozen, "primitive in scope".
     `decisions`: the free choices that were made (`Ties.decide`).
-    `loose`: axes that stay because whole groups are removed; with one group left they need not.
     """
 
     groups: tuple[Group, ...]
@@ -61,7 +60,6 @@ class Dimensions:
     inputs: Mapping[str, np.ndarray]
     not_understood: tuple[str, ...]
     decisions: tuple[int, ...] = ()
-    loose: frozenset[Axis] = frozenset()
 
 
 def dimensions(model: nnx.Module, example: Any, decisions: Sequence[int] = ()) -> Dimensions:
@@ -78,7 +76,8 @@ def dimensions(model: nnx.Module, example: Any, decisions: Sequence[int] = ()) -
         jaxpr = jax.make_jaxpr(function.apply)(function.state, function.arrays)
     ties = Ties(decisions)
     variables = _variables(function.state)
-    entries, axes = [], {}
+    entries: list[list[Entry]] = []
+    axes: dict[Axis, np.ndarray] = {}
     for path, shape, passing in variables:
         entry: list[Entry] = [FIXED if passing else ties.new(size) for size in shape]
         entries.append(entry)
@@ -99,8 +98,7 @@ def dimensions(model: nnx.Module, example: Any, decisions: Sequence[int] = ()) -
     averaged = {int(root) for atoms in rules.averaged for root in ties.roots(atoms)}
     groups = _groups(roots, averaged)
     unknown, decided = tuple(rules.not_understood), tuple(ties.decisions)
-    loose = frozenset(axis for axis, atoms in axes.items() if int(atoms[0]) in rules.loose)
-    return Dimensions(groups, roots, kernels, unknown, decided, loose)
+    return Dimensions(groups, roots, kernels, unknown, decided)
 
 
 def _variables(state: Any) -> list[tuple[str, tuple[int, ...], bool]]:
@@ -127,15 +125,14 @@ def _groups(roots: Mapping[Axis, np.ndarray], averaged: set[int]) -> tuple[Group
         for root, indices in zip(values.tolist(), np.split(order, starts[1:]), strict=True):
             if root != FROZEN:
                 units.setdefault(root, {})[axis] = indices
-    kinds: dict[Any, list[int]] = {}
+    kinds: dict[Any, list[dict[Axis, np.ndarray]]] = {}
     for root, members in units.items():
         kind = frozenset((axis, len(indices)) for axis, indices in members.items())
-        kinds.setdefault((kind, root in averaged), []).append(root)
+        kinds.setdefault((kind, root in averaged), []).append(members)
     groups = []
-    for (_, mean), members in kinds.items():
-        first = units[members[0]]
+    for (_, mean), alike in kinds.items():
         # One unit cannot lose itself; an axis of one array alone leads nowhere.
-        if len(members) > 1 and len(first) > 1:
-            stacked = {axis: np.stack([units[root][axis] for root in members]) for axis in first}
+        if len(alike) > 1 and len(alike[0]) > 1:
+            stacked = {axis: np.stack([unit[axis] for unit in alike]) for axis in alike[0]}
             groups.append(Group(stacked, mean))
     return tuple(groups)

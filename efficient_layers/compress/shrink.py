@@ -16,6 +16,7 @@ from efficient_layers.compress.technique import Context
 from efficient_layers.compress.ties import FROZEN
 from efficient_layers.models.paths import at, modules
 
+_OTHERS = ("/jax/", "/flax/", "efficient_layers/compress/", "efficient_layers/measure/")
 Attributes = dict[str, Mapping[str, Any]]
 
 
@@ -104,10 +105,12 @@ def _compare(found: Dimensions, after: Dimensions, kept: Mapping[Axis, np.ndarra
     for axis, roots in after.roots.items():
         before = found.roots[axis][kept[axis]] if axis in kept else found.roots[axis]
         # Axes of size 1 tie nothing. One that now stays as a whole cannot be cut elsewhere.
-        if len(before) == 1 or axis in found.loose or (not roots.any() and before.all()):
+        if len(before) == 1 or (not roots.any() and before.all()):
             continue
         for new, old in set(zip(roots.tolist(), before.tolist(), strict=True)):
-            if new == FROZEN != old or partners.setdefault(new, old) != old:
+            if old == FROZEN:  # what stayed, and now need not (one head, one group left)
+                continue
+            if new == FROZEN or partners.setdefault(new, old) != old:
                 raise RefusedError(
                     f"the program then ties other channels of {axis[0]} than before "
                     "(it cuts at a fixed place)"
@@ -117,6 +120,6 @@ def _compare(found: Dimensions, after: Dimensions, kept: Mapping[Axis, np.ndarra
 def _line(error: Exception) -> str:
     """The message, and the line of code outside of JAX and Flax that it comes from."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not any(p in f.filename for p in ("/jax/", "/flax/", "/compress/"))]
+    own = [f for f in frames if not any(p in f.filename for p in _OTHERS)]
     where = f" ({own[-1].filename}:{own[-1].lineno}: {own[-1].line})" if own else ""
     return f"{str(error).splitlines()[0] if str(error) else ''}{where}"

@@ -13,6 +13,7 @@ from flax import nnx
 
 from efficient_layers import layers
 from efficient_layers.layers.attention import Attention
+from efficient_layers.models.pqrnn import QRNN
 
 Sizes = dict[str, Any]
 
@@ -121,6 +122,18 @@ def _gated_heads(module: Any, _: int | None) -> Sizes:
     return {**_projected_heads(module, None), **rank}
 
 
+def _linformer(module: Any, _: int | None) -> Sizes:
+    return {**_projected_heads(module, None), "rank": module.key_mix.shape[1]}
+
+
+def _projection(module: Any, _: int | None) -> Sizes:
+    return {"features": module.project.out_features}
+
+
+def _qrnn(module: Any, _: int | None) -> Sizes:
+    return {"features": module.gates.out_features // 3}
+
+
 def _lstm(module: Any, _: int | None) -> Sizes:
     hidden, inputs = module.weight_hh_l0.shape[1], module.weight_ih_l0.shape[1]
     return {"in_features": inputs, "hidden_features": hidden}
@@ -157,7 +170,10 @@ _TABLE: tuple[tuple[Any, Callable[[Any, int | None], Mapping[str, Any]]], ...] =
     (layers.FusedMBConv, _fused),
     (Attention, _attention),
     (layers.GatedLinearAttention, _gated_heads),
+    (layers.Linformer, _linformer),
     ((layers.DeltaNet, layers.LinearAttention), _projected_heads),
+    (layers.RandomProjectionEmbedding, _projection),
+    (QRNN, _qrnn),
     ((layers.LSTM, layers.GRU), _lstm),
     (layers.MinGRU, _min_gru),
     (layers.GhostModule, _ghost),

@@ -75,6 +75,18 @@ class Ties:
         elif isinstance(entry, np.ndarray):
             self.unite(entry, np.array(FROZEN))
 
+    def fixed(self, entry: Entry) -> Entry:
+        """`freeze`, and what the entry is then."""
+        self.freeze(entry)
+        return FIXED
+
+    def line(self, entry: Entry) -> Entry:
+        """A part as an array, if it is or can be the one that loses indices, or else `FIXED`."""
+        entry = self.settled(entry)
+        if isinstance(entry, Part):
+            entry.split.choose(entry.split.candidates[0])
+        return self.settled(entry)
+
     def settled(self, entry: Entry) -> Entry:
         """A part of a split that is decided becomes an array or `FIXED`."""
         if not isinstance(entry, Part):
@@ -97,15 +109,9 @@ class Ties:
             return self.settled(a)
         if isinstance(a, Part) or isinstance(b, Part):
             # Axes outside are removed rather than axes inside: heads, not features of a head.
-            return self.tie(*(self._outermost(entry) for entry in (a, b)))
+            return self.tie(*(self.line(entry) for entry in (a, b)))
         self.unite(a, b)
         return a
-
-    def _outermost(self, entry: Entry) -> Entry:
-        """A part as an array if it is the outermost that may be removed, else `FIXED`."""
-        if isinstance(entry, Part):
-            entry.split.choose(entry.split.candidates[0])
-        return self.settled(entry)
 
     def _join(self, a: "Part", b: "Part") -> bool:
         """Ties two splits of one kind as wholes."""
