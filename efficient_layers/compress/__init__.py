@@ -13,7 +13,7 @@ from efficient_layers.compress.apply import apply, rebuild
 from efficient_layers.compress.finalize import Finalize, finalize
 from efficient_layers.compress.fold import FoldBatchNorm
 from efficient_layers.compress.gradual import gradual
-from efficient_layers.compress.keep_zeros import keep_zeros
+from efficient_layers.compress.keep_zeros import apply_masks, keep_zeros
 from efficient_layers.compress.log import Log
 from efficient_layers.compress.lottery import rewind, rounds
 from efficient_layers.compress.low_rank import LowRank
@@ -39,6 +39,7 @@ __all__ = [
     "Skip",
     "Technique",
     "apply",
+    "apply_masks",
     "finalize",
     "gradual",
     "keep_zeros",

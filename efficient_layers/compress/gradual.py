@@ -39,7 +39,8 @@ def gradual(
 
     At a step that is due, the weights after this step's update are ranked and the lowest set to
     zero. Masks are in the state: they survive checkpoint and resume. Zeros that are there at
-    `init` count and stay. Wrap it around the whole optimiser.
+    `init` count and stay. Wrap it around the whole optimiser. An average of the weights over steps
+    (EMA) is not masked by it: `apply_masks(opt_state, average)` does that.
 
     Methods: "magnitude"; "random"; "movement", which adds -g w up over all steps (Sanh et al.,
     2020, arXiv 2005.07683, section 3); "taylor", which adds (g w)^2 up.

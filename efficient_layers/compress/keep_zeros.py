@@ -54,6 +54,30 @@ def keep_zeros(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def apply_masks(opt_state: optax.OptState, params: optax.Params) -> optax.Params:
+    """`params`, or an average of them, with zeros where the masks in an optimiser's state say so.
+
+    For averages over steps (EMA): where `gradual`, `rigl` or `sparse_evolution` zeroed a weight,
+    they still hold a share of what it was.
+
+    Raises:
+      ValueError: a state without masks.
+    """
+
+    def holds(node: Any) -> bool:
+        return isinstance(node, tuple) and isinstance(getattr(node, "masks", None), dict)
+
+    states = [s for s in jax.tree.leaves(opt_state, is_leaf=holds) if holds(s)]
+    if not states:
+        raise ValueError(
+            "apply_masks expects the state of keep_zeros, gradual, rigl or sparse_evolution. "
+            f"Got {type(opt_state).__name__} without masks."
+        )
+    for state in states:
+        params = masked(params, state.masks)
+    return params
+
+
 def alive(w: Array) -> Bool[Array, "..."]:
     """Where an array is not zero; everywhere, if all of it is zero (not trained yet)."""
     return (w != 0) | (w == 0).all()

@@ -13,7 +13,7 @@ from flax import nnx
 from efficient_layers import train
 from efficient_layers.compress import apply
 from efficient_layers.compress.gradual import gradual
-from efficient_layers.compress.keep_zeros import keep_zeros
+from efficient_layers.compress.keep_zeros import apply_masks, keep_zeros
 from efficient_layers.compress.prune import Prune
 from efficient_layers.compress.schedule import polynomial
 from efficient_layers.compress.sparse_training import rigl, sparse_evolution
@@ -230,6 +230,20 @@ def test_movement_adds_up_over_steps():
         params = optax.apply_updates(params, updates)
     scores = -sum(g * w for g in gradients)  # [1, 2, -9, 10]
     np.testing.assert_array_equal(np.asarray(params["a/kernel"]) != 0, scores > 1)
+
+
+def test_an_average_over_steps_is_masked_by_the_state():
+    params = {"a/kernel": jnp.array([[1.0, -3.0], [2.0, -0.5]]), "a/bias": jnp.ones(2)}
+    tx = gradual(optax.chain(optax.sgd(0.1)), Prune("a", sparsity=0.5), schedule=polynomial(0, 1))
+    state = tx.init(params)
+    for _ in range(2):
+        _, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
+    average = jax.tree.map(lambda p: 0.5 * p, params)
+    found = apply_masks((state, optax.EmptyState()), average)
+    np.testing.assert_array_equal(found["a/kernel"], [[0, -1.5], [1, 0]])
+    np.testing.assert_array_equal(found["a/bias"], [0.5, 0.5])
+    with pytest.raises(ValueError, match="without masks"):
+        apply_masks(optax.EmptyState(), params)
 
 
 def test_the_first_rule_that_matches_wins():
