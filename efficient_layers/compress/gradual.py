@@ -107,6 +107,8 @@ def _checked(step: Prune, schedule: Polynomial | None) -> Prune:
     step = dataclasses.replace(step, schedule=step.schedule or schedule)
     if step.schedule is None:
         raise ValueError(f"gradual: {step} has no schedule. Pass schedule=polynomial(begin, end).")
+    if step.type is not None:
+        raise ValueError(f"gradual sees arrays, not modules: narrow {step} by its glob, not type=.")
     if not step.share:
         raise ValueError(f"gradual: {step} prunes nothing: its sparsity is 0.")
     if step.method not in ("magnitude", "random", *_TERMS):

@@ -314,6 +314,8 @@ def test_errors():
     sgd, plan = optax.sgd(0.1), polynomial(0, 4)
     with pytest.raises(ValueError, match="has no schedule"):
         gradual(sgd, rule)
+    with pytest.raises(ValueError, match="by its glob, not type="):
+        gradual(sgd, Prune("**", sparsity=0.5, type="Linear"), schedule=plan)
     with pytest.raises(ValueError, match="Got 'snip'"):
         gradual(sgd, Prune("**", sparsity=0.5, method="snip"), schedule=plan)
     with pytest.raises(ValueError, match="Leave them out"):
