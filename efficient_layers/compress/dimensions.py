@@ -8,7 +8,7 @@ left untied in the end is a *unit*: a channel of a residual stream, a hidden fea
 that live on the same axes of the same arrays make a `Group`.
 
 Reference: the dependency graph of Fang et al., *DepGraph: Towards Any Structural Pruning* (arXiv
-2301.12900), section 3.2. Differs: the graph is over single channels and over JAX's primitives, so
+2301.12900). Differs: the graph is over single channels and over the primitives of JAX, so
 concatenations, splits and flattenings need no offsets, and no kind of layer has rules of its own.
 """
 

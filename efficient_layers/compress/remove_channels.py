@@ -62,7 +62,7 @@ class RemoveChannels(Technique):
       seed: for `criterion="random"`.
 
     References: Li et al., *Pruning Filters for Efficient ConvNets* (arXiv 1608.08710), section 3.1,
-    for l1; Fang et al., *DepGraph* (arXiv 2301.12900), equation 4, for l2 over a group; Liu et al.,
+    for l1; Fang et al., *DepGraph* (arXiv 2301.12900), for l2 over a group; Liu et al.,
     *Network Slimming* (arXiv 1708.06519), section 3, for bn_scale. Differs from the first: l1 is
     over a whole group, not over one filter.
 
