@@ -43,7 +43,7 @@ def _experts(top_k: int):
 CARDS = (
     Card(
         name="low_rank_linear",
-        layers=("LowRankLinear",),
+        layers=("LowRankLinear", "FactorizedLinear"),
         pays="few-rank weights: inference bound by weights or MACs",
         x=_ROWS,
         baseline=_DENSE,

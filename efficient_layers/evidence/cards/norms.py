@@ -27,7 +27,7 @@ def _mlp(rngs: nnx.Rngs) -> nnx.Module:
 CARDS = (
     Card(
         name="batch_norm",
-        layers=("BatchNorm",),
+        layers=("BatchNorm", "Identity"),
         pays="training convolutional networks; free at inference",
         x=(8, 56, 56, 96),
         baseline=Side("nnx.BatchNorm 96", lambda rngs: nnx.BatchNorm(96, rngs=rngs)),
