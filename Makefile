@@ -16,7 +16,7 @@ battery: .venv/.dev                ## every case of every layer through every ch
 	$(PYTEST) --dist load -m slow tests/layers/test_battery.py tests/evidence/test_cards.py
 
 test-all: .venv/.oracles           ## everything, oracles and slow tests too
-	$(PYTEST)
+	$(PYTEST) --dist worksteal
 
 lint: .venv/.dev
 	$(PY) -m ruff check .

@@ -2,7 +2,6 @@
 """The block of ConvNeXt: a large depthwise convolution, then a transformer's MLP."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,8 +13,7 @@ from jaxtyping import Array, Float
 from efficient_layers.layers.depthwise_conv import DepthwiseConv
 from efficient_layers.layers.drop_path import DropPath
 from efficient_layers.layers.layer_norm import LayerNorm
-
-gelu = partial(jax.nn.gelu, approximate=False)
+from efficient_layers.ops.activation import gelu
 
 
 class ConvNeXtBlock(nnx.Module):

@@ -2,7 +2,6 @@
 """Feed-forward layers whose hidden units are gated by a second projection of the input."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ from flax import nnx
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
-_gelu = partial(jax.nn.gelu, approximate=False)
+from efficient_layers.ops.activation import gelu
 
 
 class GatedLinearUnit(nnx.Module):
@@ -130,4 +129,4 @@ class GEGLU(GatedLinearUnit):
     def __init__(
         self, in_features: int, hidden_features: int, out_features: int | None = None, **kwargs: Any
     ):
-        super().__init__(in_features, hidden_features, out_features, act=_gelu, **kwargs)
+        super().__init__(in_features, hidden_features, out_features, act=gelu, **kwargs)

@@ -24,7 +24,7 @@ from efficient_layers.models.fields import nearest
 from efficient_layers.models.initialise import draw_weights, placeholder
 from efficient_layers.models.patches import check_images, check_patches
 from efficient_layers.models.torch_names.mlp_mixer import TORCH
-from efficient_layers.models.vit import gelu
+from efficient_layers.ops.activation import gelu
 
 
 class Variant(NamedTuple):

@@ -24,12 +24,13 @@ from efficient_layers.layers import (
 )
 from efficient_layers.layers.dropout import drop
 from efficient_layers.models.fields import nearest
+from efficient_layers.ops.activation import gelu
 from efficient_layers.ops.lowering import current_lowering
 
 STD = 0.02  # of every weight and embedding at the start
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu": gelu,
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
 }

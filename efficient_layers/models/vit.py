@@ -14,7 +14,6 @@ on the class token. Differs from the paper's code: tokens and positions are draw
 import dataclasses
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -29,8 +28,7 @@ from efficient_layers.models.fields import nearest
 from efficient_layers.models.initialise import draw_weights, placeholder
 from efficient_layers.models.patches import check_images, check_patches
 from efficient_layers.models.torch_names.vit import TORCH
-
-gelu = partial(jax.nn.gelu, approximate=False)
+from efficient_layers.ops.activation import gelu
 
 
 class Variant(NamedTuple):

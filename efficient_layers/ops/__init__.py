@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions on arrays: the maths, and every platform-specific fast path. JAX only."""
 
-from efficient_layers.ops.activation import hard_sigmoid, hard_swish, relu6
+from efficient_layers.ops.activation import gelu, hard_sigmoid, hard_swish, relu6
 from efficient_layers.ops.allocator import keep_freed_memory
 from efficient_layers.ops.attention import dot_product_attention
 from efficient_layers.ops.batch_norm import batch_norm
@@ -19,6 +19,7 @@ __all__ = [
     "conv_general_dilated",
     "current_lowering",
     "dot_product_attention",
+    "gelu",
     "group_norm",
     "hard_sigmoid",
     "hard_swish",

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hard activations: values, and torch's gradients at the kinks."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,3 +45,22 @@ def test_torch_agrees_at_the_kinks_too(name, theirs):
     act = getattr(ops, name)
     np.testing.assert_allclose(act(X), ty.detach().numpy(), atol=1e-6)
     np.testing.assert_allclose(jax.grad(lambda x: act(x).sum())(X), tx.grad.numpy(), atol=1e-6)
+
+
+@pytest.mark.fast
+def test_gelu_is_the_integral():
+    """Against math.erf in float64; first and second derivative against differences of it."""
+    x = np.linspace(-6, 6, 49)
+
+    def exact(x):
+        return np.array([v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x])
+
+    np.testing.assert_allclose(ops.gelu(jnp.float32(x)), exact(x), atol=2e-6)
+    step = 1e-4
+    slope = (exact(x + step) - exact(x - step)) / (2 * step)
+    np.testing.assert_allclose(jax.vmap(jax.grad(ops.gelu))(jnp.float32(x)), slope, atol=2e-6)
+    curvature = (exact(x + step) - 2 * exact(x) + exact(x - step)) / step**2
+    np.testing.assert_allclose(
+        jax.vmap(jax.hessian(ops.gelu))(jnp.float32(x)), curvature, atol=1e-5
+    )
+    assert ops.gelu(jnp.ones(2, jnp.bfloat16)).dtype == jnp.bfloat16
