@@ -35,6 +35,7 @@ def test_a_row_a_case():
         assert "torch" not in row.versions
 
 
+@pytest.mark.slow
 def test_training_a_model_without_plain():
     (row,) = evidence.run(TINY[:1], against="none", with_plain=False, calls=1)
     assert row.ours_ms > 0

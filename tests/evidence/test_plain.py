@@ -31,6 +31,7 @@ def test_no_layer_of_ours_is_left(pair):
     assert kinds.count(nnx.BatchNorm) == before.count(el.layers.BatchNorm) > 0
 
 
+@pytest.mark.slow
 def test_same_numbers(pair):
     """In train mode too; the running variance differs (ours is unbiased), so eval goes first."""
     ours, model = pair[0], plain(pair[1])

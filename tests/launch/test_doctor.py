@@ -28,7 +28,7 @@ def test_everything_required_is_found_in_this_environment(tmp_path):
     assert doctor.ok(findings), [f for f in findings if f.state == "broken"]
     groups = list(dict.fromkeys(f.group for f in findings))
     assert groups[:2] == ["required", "devices"]
-    assert {"gpu", "tpu", "prepare", "export", "hpo", "dev"} <= set(groups)
+    assert {"gpu", "tpu", "prepare", "hpo", "dev"} <= set(groups)
     assert {"oracles", "browser", "data", "disk"} <= set(groups)
     assert find(findings, "digits").state == "ok"
     (numpy,) = [f for f in findings if f.name.startswith("numpy")]

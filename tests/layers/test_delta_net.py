@@ -40,6 +40,7 @@ def test_at_rate_one_the_memory_answers_with_the_last_value_under_a_key():
         np.testing.assert_allclose(state[..., key, :], v[..., last, :], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_equal_keys_stay_exact():
     """A chunk of 64 equal keys: powers of its triangular matrix reach 1e18."""
     q, _, v, _ = sequence(64)

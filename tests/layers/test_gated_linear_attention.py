@@ -51,6 +51,7 @@ def test_strong_decays_neither_overflow_nor_lose_what_they_keep():
     assert all(np.isfinite(g).all() for g in gradients)
 
 
+@pytest.mark.slow
 def test_without_decay_it_sums_as_linear_attention_does():
     q, k, v, decay = sequence(10)
     _, state = op.gated_linear_attention(q, k, v, 0 * decay, chunk=4)

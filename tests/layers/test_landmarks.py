@@ -51,6 +51,7 @@ def test_the_inverse_is_numpys():
     np.testing.assert_allclose(got, np.linalg.pinv(a.astype(np.float64)), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_no_example_changes_anothers_result():
     layer = layers.NystromAttention(4, 2, num_landmarks=2, rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)

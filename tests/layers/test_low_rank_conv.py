@@ -34,6 +34,7 @@ def new(layer, rank, kernel_size=(3, 2)):
     return layer(4, 6, kernel_size, **{name: rank}, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize(
     "options",

@@ -32,6 +32,7 @@ def test_the_first_tokens_get_the_slots():
     np.testing.assert_array_equal(y[:, 4:], 0)
 
 
+@pytest.mark.slow
 def test_first_choices_come_before_second_ones():
     """Tokens 0-5 want expert 0 then 1, tokens 6-11 expert 1 then 0; six slots each."""
     made = layer(experts=2, top_k=2, capacity_factor=0.5)
@@ -61,6 +62,7 @@ def test_balance_loss_and_load_of_known_routings():
     np.testing.assert_allclose(out["dropped"], 1 - 5 / 12)  # ceil(1.25 x 12 / 3) slots
 
 
+@pytest.mark.slow
 def test_sequences_do_not_change_each_others_results():
     made = layer(capacity_factor=0.5)
     np.testing.assert_allclose(made(X)[1], made(X[1]), atol=1e-6)

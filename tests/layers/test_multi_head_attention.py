@@ -113,6 +113,7 @@ def test_relative_position_within_attention():
     assert used.tolist() == [True, True, True, False, True, True]
 
 
+@pytest.mark.slow
 def test_dropout_drops_weights_and_keeps_their_mean():
     module = made(dropout_rate=0.5)
     module.train()

@@ -16,6 +16,7 @@ def make(**kwargs):
     return layers.Performer(6, 2, rngs=nnx.Rngs(0), **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.fast
 def test_directions_are_orthogonal_within_blocks_and_normal_in_length():
     rows = np.asarray(orthogonal_directions(jax.random.key(0), 10, 4), np.float64)
@@ -26,6 +27,7 @@ def test_directions_are_orthogonal_within_blocks_and_normal_in_length():
     np.testing.assert_allclose(many.T @ many / 4000, np.eye(8), atol=0.1)
 
 
+@pytest.mark.slow
 def test_features_estimate_the_softmax_kernel():
     draw = np.random.default_rng(0)
     q, k = 0.7 * draw.normal(size=(2, 6, 8)).astype(np.float32)

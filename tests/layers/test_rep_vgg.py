@@ -17,6 +17,7 @@ def numbers(module):
     return jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(module)))
 
 
+@pytest.mark.slow
 @pytest.mark.fast
 @pytest.mark.parametrize(
     ("sizes", "options"),

@@ -39,6 +39,7 @@ def test_channel_shuffle_is_torchs():
     np.testing.assert_array_equal(y, theirs.numpy().transpose(0, 2, 3, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.fast
 def test_half_of_the_input_passes_unchanged():
     unit = layers.ShuffleUnit(8, 8, rngs=nnx.Rngs(0))

@@ -120,6 +120,7 @@ def test_a_wider_embedding_than_the_features_is_refused():
         el.models.describe("mobilebert", embedding_features=512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "swap", [{}, {"swap": {"blocks/1/attention": "LinearAttention"}}], ids=["softmax", "linear"]
 )

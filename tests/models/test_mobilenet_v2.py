@@ -65,6 +65,7 @@ def small():
     return el.models.create("mobilenet_v2", variant="digits", width=0.35, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_out_names_the_intermediates(small):
     model = nnx.view(small, deterministic=True, use_running_average=True)
     out = {}

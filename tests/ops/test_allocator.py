@@ -27,6 +27,7 @@ print(kept, *few)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.fast
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's setting")
 def test_a_block_freed_is_a_block_kept():

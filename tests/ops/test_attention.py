@@ -97,7 +97,7 @@ def arrays(options):
     return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, options)
 
 
-QUICK = ("causal", "window, causal", "all")
+QUICK = ("causal",)
 DERIVED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 
 
@@ -168,6 +168,7 @@ def derivatives_are_the_references_own(options):
         np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.fast
 @pytest.mark.parametrize("shape", [{"n": 1}, {"m": 1}, {"n": 7, "m": 13}, {"h": 2}, {"g": 1}])
 def test_shapes(shape, small_blocks):
@@ -240,6 +241,7 @@ def test_gradient_is_the_finite_difference(small_blocks):
         np.testing.assert_allclose(slope, (ahead - behind) / 2e-5, rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.fast
 @pytest.mark.parametrize("lowering", ["cpu", "reference", "gpu"])
 def test_nothing_of_the_future_and_zeros_for_the_blind(lowering, small_blocks):

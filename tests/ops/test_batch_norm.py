@@ -70,6 +70,7 @@ def test_every_derivative_is_the_references(name):
     close(under("cpu", everything, *primals), under("reference", everything, *primals))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_scale", [True, False])
 def test_gradient_is_the_finite_difference(with_scale):
     x, scale = draw(4, 3, 2), draw(2, seed=1) if with_scale else None
@@ -80,6 +81,7 @@ def test_gradient_is_the_finite_difference(with_scale):
     check_grads(normalise, (x,), order=2, atol=3e-2, rtol=3e-2)
 
 
+@pytest.mark.slow
 def test_jacobians_forward_and_backward_agree():
     x = draw(3, 2, 2)
 

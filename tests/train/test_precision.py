@@ -114,6 +114,7 @@ def test_attention_with_dropout_equals_numpy_up_to_rounding(heads):
     np.testing.assert_allclose(got, np.einsum("bnqk,bknd->bqnd", weights, v), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixed_logits_and_gradients_are_near_the_exact_ones():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4, 4, 3)), jnp.float32)
 

@@ -171,6 +171,7 @@ def test_dry_run_without_the_data_set_says_so():
     assert "32 x 32x32x3" in page
 
 
+@pytest.mark.slow
 def test_smoke_runs_any_config_on_stand_in_data(tmp_path):
     config = tiny_config()
     config.data.name = "tfds:cifar10"
