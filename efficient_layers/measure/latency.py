@@ -80,7 +80,7 @@ def latency(
     program = compiled_view(model_or_fn, x)
     _refuse_abstract(program.leaves)
     leaves = jax.device_put(program.leaves)
-    arrays = [jax.device_put(_filled(array)) for array in program.arrays]
+    arrays = [jax.device_put(filled(array)) for array in program.arrays]
     seconds = sample(
         lambda: program.compiled(leaves, arrays), calls=calls, warmup=warmup, budget_s=budget_s
     )
@@ -171,7 +171,7 @@ def _refuse_abstract(leaves: list) -> None:
         )
 
 
-def _filled(array: Any) -> Any:
+def filled(array: Any) -> Any:
     """`array`; a shape alone is filled with standard normal noise (zeros for integers)."""
     if not isinstance(array, jax.ShapeDtypeStruct):
         return array
