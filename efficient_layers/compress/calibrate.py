@@ -11,15 +11,14 @@ import numpy as np
 from flax import nnx
 
 from efficient_layers.compress.hooks import Hook, hooked
-from efficient_layers.measure.view import call, pure
+from efficient_layers.compress.observe import Statistic, observe
+from efficient_layers.measure.view import pure
 from efficient_layers.ops.quantize import fake_quantize, scale_and_zero_point
 
 Clip = Literal["minmax", "percentile", "mse"]
 CLIPS = get_args(Clip)
 # Shares of the observed range that "mse" tries.
 RATIOS = np.linspace(0.3, 1.0, 29)
-
-Record = Callable[[str, np.ndarray], None]
 
 
 class Range(NamedTuple):
@@ -58,7 +57,7 @@ def input_ranges(
     if not batches:
         raise ValueError("Calibration expects at least one batch in data. Got none.")
     ends = (100 - percentile, percentile) if clip == "percentile" else (0, 100)
-    seen = _observe(model, dict.fromkeys(paths, partial(_summary, ends)), batches, loss)
+    seen = _stacked(model, dict.fromkeys(paths, partial(_summary, ends)), batches, loss)
     ranges = {}
     for path, rows in seen.items():
         if not np.isfinite(rows).all():
@@ -70,7 +69,7 @@ def input_ranges(
     if clip != "mse":
         return ranges
     errors = {path: partial(_errors, r, symmetric) for path, r in ranges.items()}
-    for path, rows in _observe(model, errors, batches, loss).items():
+    for path, rows in _stacked(model, errors, batches, loss).items():
         ratio = float(RATIOS[int(rows.sum(0).argmin())])
         whole = ranges[path]
         ranges[path] = Range(whole.low * ratio, whole.high * ratio, whole.magnitude)
@@ -115,45 +114,17 @@ def _errors(seen: Range, symmetric: bool, x: jax.Array) -> jax.Array:
     return jax.lax.map(error, jnp.asarray(RATIOS, jnp.float32))
 
 
-def _observe(
+def _stacked(
     model: nnx.Module,
-    statistics: Mapping[str, Callable[[jax.Array], jax.Array]],
+    statistics: Mapping[str, Statistic],
     batches: list,
     loss: Callable | None,
 ) -> dict[str, np.ndarray]:
     """Path -> the statistic of the module's input, (calls, ...)."""
     seen: dict[str, list[np.ndarray]] = {}
 
-    def record(path: str, value: Any) -> None:
-        seen.setdefault(path, []).append(np.asarray(value, np.float64))
+    def keep(path: str, value: np.ndarray) -> None:
+        seen.setdefault(path, []).append(value)
 
-    def watching(path: str, statistic: Callable) -> Hook:
-        def hook(call: Callable, *args: Any, **kwargs: Any) -> Any:
-            x = args[0] if args else next(iter(kwargs.values()))
-            # A callback, not a list: it works inside a scan or a remat, too.
-            jax.debug.callback(partial(record, path), statistic(x))
-            return call(*args, **kwargs)
-
-        return hook
-
-    watched = hooked(model, {path: watching(path, s) for path, s in statistics.items()})
-    graphdef, state = nnx.split(watched)
-
-    @jax.jit
-    def run(state: Any, batch: Any) -> Any:
-        module = nnx.merge(graphdef, state, copy=True)
-        return call(module, batch) if loss is None else loss(module, batch)
-
-    for number, batch in enumerate(batches):
-        try:
-            jax.block_until_ready(run(state, batch))
-        except (TypeError, ValueError) as error:
-            shapes = jax.tree.map(lambda a: getattr(a, "shape", a), batch)
-            way = "model(batch)" if loss is None else "loss(model, batch)"
-            error.add_note(
-                f"Calibration called {way} on batch {number} of data, of shapes {shapes}. A tuple "
-                "means model(*batch); where a batch holds more than inputs, give apply loss=."
-            )
-            raise
-    jax.effects_barrier()
+    observe(model, statistics, batches, keep, loss=loss)
     return {path: np.stack(rows) for path, rows in seen.items()}

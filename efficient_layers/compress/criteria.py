@@ -13,9 +13,8 @@ statistics. Movement is a sum over training steps; this is its first term, `grad
 Taylor and SNIP are the papers' with scope "global".
 """
 
-import functools
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -25,9 +24,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from efficient_layers.compress.edits import module_at
-from efficient_layers.compress.hooks import Hook, hooked
+from efficient_layers.compress.observe import observe
 from efficient_layers.compress.technique import Context
-from efficient_layers.measure.view import call, view
+from efficient_layers.measure.view import view
 from efficient_layers.models.paths import at
 
 NEEDS: Mapping[str, frozenset[str]] = {
@@ -99,33 +98,17 @@ def input_norms(context: Context, paths: Iterable[str]) -> dict[str, Float[np.nd
     """
     squares: dict[str, np.ndarray] = {}
 
-    def record(path: str, value: Any) -> None:
-        squares[path] = squares.get(path, 0) + np.asarray(value, np.float64)
+    def add(path: str, value: np.ndarray) -> None:
+        squares[path] = squares.get(path, 0) + value
 
-    def watching(path: str) -> Hook:
-        def hook(call: Callable, *args: Any, **kwargs: Any) -> Any:
-            x = args[0] if args else next(iter(kwargs.values()))
-            if hasattr(x, "ndim"):
-                total = (x.astype(jnp.float32) ** 2).sum(tuple(range(x.ndim - 1)))
-                # A callback works inside a scan or a remat, too.
-                jax.debug.callback(functools.partial(record, path), total)
-            return call(*args, **kwargs)
-
-        return hook
-
-    graphdef, state = nnx.split(hooked(context.model, {path: watching(path) for path in paths}))
-
-    @jax.jit
-    def run(state: Any, batch: Any) -> Any:
-        model = nnx.merge(graphdef, state, copy=True)
-        return call(model, batch) if context.loss is None else context.loss(model, batch)
-
-    for batch in context.data:
-        jax.block_until_ready(run(state, batch))
-    jax.effects_barrier()
+    observe(context.model, dict.fromkeys(paths, _squares), context.data, add, loss=context.loss)
     if not squares:
         raise ValueError("wanda: `data` holds no batch, or no matched module is called on it.")
     return {path: np.sqrt(total).astype(np.float32) for path, total in squares.items()}
+
+
+def _squares(x: Array) -> Array:
+    return (x.astype(jnp.float32) ** 2).sum(tuple(range(x.ndim - 1)))
 
 
 def _from_gradients(
