@@ -10,10 +10,11 @@
 """
 
 from efficient_layers.compress.apply import apply, rebuild
+from efficient_layers.compress.explain import explain
 from efficient_layers.compress.finalize import Finalize, finalize
 from efficient_layers.compress.fold import FoldBatchNorm
 from efficient_layers.compress.gradual import gradual
-from efficient_layers.compress.keep_zeros import apply_masks, keep_zeros
+from efficient_layers.compress.keep_zeros import apply_masks, has_masks, keep_zeros
 from efficient_layers.compress.log import Log
 from efficient_layers.compress.lottery import rewind, rounds
 from efficient_layers.compress.low_rank import LowRank
@@ -23,6 +24,7 @@ from efficient_layers.compress.remove_channels import RemoveChannels
 from efficient_layers.compress.schedule import Polynomial, polynomial
 from efficient_layers.compress.sparse_training import rigl, sparse_evolution
 from efficient_layers.compress.technique import Change, Context, Edit, Skip, Technique
+from efficient_layers.compress.verdict import Verdict, compare
 
 __all__ = [
     "Change",
@@ -38,10 +40,14 @@ __all__ = [
     "RemoveChannels",
     "Skip",
     "Technique",
+    "Verdict",
     "apply",
     "apply_masks",
+    "compare",
+    "explain",
     "finalize",
     "gradual",
+    "has_masks",
     "keep_zeros",
     "polynomial",
     "rebuild",

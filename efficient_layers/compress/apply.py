@@ -11,6 +11,7 @@ from flax import nnx
 from efficient_layers.compress.edits import checked, module_at, replay, variables
 from efficient_layers.compress.log import Log, Row, Size
 from efficient_layers.compress.technique import Change, Context, Edit, Skip, Technique
+from efficient_layers.compress.verdict import Verdict, compare, mean_loss
 from efficient_layers.measure.cost import cost
 from efficient_layers.measure.view import view
 from efficient_layers.models.fields import nearest
@@ -26,6 +27,7 @@ def apply(
     example: Any = None,
     data: Iterable | None = None,
     loss: Callable[[Any, Any], jax.Array] | None = None,
+    verdict: bool = True,
 ) -> tuple[nnx.Module, Log]:
     """A smaller model and the log of what was done; `model` is left as it is.
 
@@ -38,13 +40,16 @@ def apply(
       example: an input, for techniques that trace; a tuple means `model(*x)`, a dict `model(**x)`.
       data: batches, for techniques that calibrate.
       loss: `loss(model, batch)` -> a number, for criteria that need gradients.
+      verdict: where there is an example, both models are compiled and timed on it in turn, and
+        the log says whether the result is smaller and whether it is faster (`log.verdict`); with
+        `data` and `loss`, also the mean loss before and after. False saves these seconds.
 
     Raises:
       ValueError: a glob that matches nothing; a step whose modules all belong to earlier steps of
         the same technique; a step that needs an argument that is not given, before work starts.
       TypeError: a step that is no technique.
     """
-    ordered = list(_flat(steps))
+    ordered = list(flat(steps))
     given = {"example": example, "data": data, "loss": loss}
     _check_needs(ordered, given)
     if isinstance(data, Iterator):
@@ -70,7 +75,18 @@ def apply(
             "its code uses what a module had and its replacement has not. Leave that module out."
         )
         raise
+    if verdict and example is not None:
+        log.verdict = _verdict(model, small, example, data, loss)
     return small, log
+
+
+def _verdict(model: nnx.Module, small: nnx.Module, example: Any, data: Any, loss: Any) -> Verdict:
+    sizes = {leaf.shape[0] for leaf in jax.tree.leaves(example) if getattr(leaf, "ndim", 0)}
+    batch = sizes.pop() if len(sizes) == 1 else 1
+    losses: list[dict[str, float]] = [{}, {}]
+    if data is not None and loss is not None:
+        losses = [{"loss": mean_loss(side, data, loss)} for side in (model, small)]
+    return compare(model, small, example, batches=(batch,), quality=(losses[0], losses[1]))
 
 
 def rebuild(model: nnx.Module, edits: Iterable[Edit]) -> nnx.Module:
@@ -96,12 +112,17 @@ def _copy(model: nnx.Module) -> nnx.Module:
     return nnx.merge(*nnx.split(model), copy=True)
 
 
-def _flat(steps: Any) -> Iterator[Technique]:
+def flat(steps: Any) -> Iterator[Technique]:
+    """The techniques in nested lists, in order.
+
+    Raises:
+      TypeError: something else among them.
+    """
     if isinstance(steps, Technique):
         yield steps
     elif isinstance(steps, list | tuple):
         for step in steps:
-            yield from _flat(step)
+            yield from flat(step)
     else:
         raise TypeError(
             "apply expects steps such as LowRank('head', energy=.95), in lists. "

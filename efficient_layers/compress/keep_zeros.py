@@ -43,7 +43,7 @@ def keep_zeros(
     inner = optax.with_extra_args_support(tx)
 
     def init(params: optax.Params) -> KeepZerosState:
-        chosen = select(params, path or "**")
+        chosen = _weights(params) if path is None else select(params, path)
         masks = {n: alive(p) if path is None else p != 0 for n, p in chosen.items()}
         return KeepZerosState(masks, inner.init(params))
 
@@ -64,10 +64,7 @@ def apply_masks(opt_state: optax.OptState, params: optax.Params) -> optax.Params
       ValueError: a state without masks.
     """
 
-    def holds(node: Any) -> bool:
-        return isinstance(node, tuple) and isinstance(getattr(node, "masks", None), dict)
-
-    states = [s for s in jax.tree.leaves(opt_state, is_leaf=holds) if holds(s)]
+    states = _with_masks(opt_state)
     if not states:
         raise ValueError(
             "apply_masks expects the state of keep_zeros, gradual, rigl or sparse_evolution. "
@@ -76,6 +73,18 @@ def apply_masks(opt_state: optax.OptState, params: optax.Params) -> optax.Params
     for state in states:
         params = masked(params, state.masks)
     return params
+
+
+def has_masks(opt_state: optax.OptState) -> bool:
+    """Whether an optimiser's state holds masks for `apply_masks`."""
+    return bool(_with_masks(opt_state))
+
+
+def _with_masks(opt_state: optax.OptState) -> list[Any]:
+    def holds(node: Any) -> bool:
+        return isinstance(node, tuple) and isinstance(getattr(node, "masks", None), dict)
+
+    return [s for s in jax.tree.leaves(opt_state, is_leaf=holds) if holds(s)]
 
 
 def alive(w: Array) -> Bool[Array, "..."]:
@@ -89,17 +98,16 @@ def select(params: Any, path: str) -> dict[str, Array]:
     Raises:
       ValueError: there is none.
     """
-    found = named(params)
-    owners = {name: name.rpartition("/")[0] for name in found}
-    chosen = {
-        name: p
-        for name, p in found.items()
-        if is_weight(name, p) and pattern(path).fullmatch(owners[name])
-    }
+    glob = pattern(path)
+    chosen = {n: p for n, p in _weights(params).items() if glob.fullmatch(n.rpartition("/")[0])}
     if not chosen:
-        known = ", ".join(sorted(set(owners.values()))[:20])
+        known = ", ".join(sorted({name.rpartition("/")[0] for name in named(params)})[:20])
         raise ValueError(f"{path!r} matches no weights of two or more dimensions. Modules: {known}")
     return chosen
+
+
+def _weights(params: Any) -> dict[str, Array]:
+    return {name: p for name, p in named(params).items() if is_weight(name, p)}
 
 
 def named(tree: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from flax import nnx
 
 from efficient_layers.compress.technique import Edit
+from efficient_layers.compress.verdict import Verdict
 from efficient_layers.measure.tensors import tensors_of
 
 
@@ -41,7 +42,8 @@ class Log:
     """Of one `apply`: `str(log)` is a table, `log.to_json()` goes into a file.
 
     `macs_before` and `macs_after` are of the example, batch 1, where one was given. `edits`, in
-    order, rebuild the model's structure: `el.compress.rebuild(base, log.edits)`.
+    order, rebuild the model's structure: `el.compress.rebuild(base, log.edits)`. `verdict` says
+    whether the result is smaller and faster on this device, where `apply` measured it.
     """
 
     rows: list[Row] = dataclasses.field(default_factory=list)
@@ -50,6 +52,7 @@ class Log:
     after: Size = Size(0, 0)
     macs_before: int | None = None
     macs_after: int | None = None
+    verdict: Verdict | None = None
 
     def touched(self) -> list[Row]:
         return [row for row in self.rows if row.touched]
@@ -59,7 +62,8 @@ class Log:
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers."""
-        return dataclasses.asdict(self)
+        plain = dataclasses.asdict(dataclasses.replace(self, verdict=None))
+        return plain | {"verdict": self.verdict and self.verdict.to_json()}
 
     def __str__(self) -> str:
         """The touched modules a line each; the skipped ones of a step by reason."""
@@ -70,7 +74,8 @@ class Log:
         if self.macs_before is not None and self.macs_after is not None:
             ratio = _ratio(self.macs_before, self.macs_after)
             total += f", MACs {self.macs_before:,} -> {self.macs_after:,}{ratio}"
-        return "\n".join([*lines, total])
+        said = [f"verdict: {self.verdict}"] if self.verdict else []
+        return "\n".join([*lines, total, *said])
 
 
 _SHOWN = 3  # paths of those skipped for one reason

@@ -6,13 +6,12 @@ import numbers
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import jax
 from flax import nnx
 
 from efficient_layers.compress.edits import variables
 from efficient_layers.compress.log import Size
 from efficient_layers.measure.cost import cost
-from efficient_layers.measure.latency import alternate, filled, latency
+from efficient_layers.measure.latency import alternate, caller, latency
 from efficient_layers.measure.program import Program, compiled_view
 
 T = TypeVar("T")
@@ -138,16 +137,8 @@ class Meter:
         if not self._share:
             return latency(program, calls=CALLS).median_ms
         assert self._start is not None
-        times = alternate(
-            {"start": _runner(self._start), "candidate": _runner(program)}, calls=CALLS
-        )
+        times = alternate({"start": caller(self._start), "candidate": caller(program)}, calls=CALLS)
         return self.now * times["candidate"].median_ms / times["start"].median_ms
-
-
-def _runner(program: Program) -> Callable[[], Any]:
-    leaves = jax.device_put(program.leaves)
-    arrays = [jax.device_put(filled(array)) for array in program.arrays]
-    return lambda: program.compiled(leaves, arrays)
 
 
 def _structure(model: nnx.Module) -> Any:

@@ -8,7 +8,7 @@ from efficient_layers.measure.latency import Latency, alternate, latency
 from efficient_layers.measure.memory import compiled_memory, memory
 from efficient_layers.measure.peak import matmul_peak, mfu, training_flops
 from efficient_layers.measure.program import Program, compiled_view
-from efficient_layers.measure.report import report, write_report
+from efficient_layers.measure.report import read_report, report, write_report
 from efficient_layers.measure.view import call, view
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "matmul_peak",
     "memory",
     "mfu",
+    "read_report",
     "report",
     "training_flops",
     "view",

@@ -78,13 +78,20 @@ def latency(
         )
         return timed["it"]
     program = compiled_view(model_or_fn, x)
+    seconds = sample(caller(program), calls=calls, warmup=warmup, budget_s=budget_s)
+    return _summary(seconds, program.seconds)
+
+
+def caller(program: Program) -> Callable[[], Any]:
+    """A call of a compiled program without arguments, its inputs resident: for `alternate`.
+
+    Raises:
+      ValueError: the program is of an abstract model.
+    """
     _refuse_abstract(program.leaves)
     leaves = jax.device_put(program.leaves)
-    arrays = [jax.device_put(filled(array)) for array in program.arrays]
-    seconds = sample(
-        lambda: program.compiled(leaves, arrays), calls=calls, warmup=warmup, budget_s=budget_s
-    )
-    return _summary(seconds, program.seconds)
+    arrays = [jax.device_put(_filled(array)) for array in program.arrays]
+    return lambda: program.compiled(leaves, arrays)
 
 
 def alternate(
@@ -171,7 +178,7 @@ def _refuse_abstract(leaves: list) -> None:
         )
 
 
-def filled(array: Any) -> Any:
+def _filled(array: Any) -> Any:
     """`array`; a shape alone is filled with standard normal noise (zeros for integers)."""
     if not isinstance(array, jax.ShapeDtypeStruct):
         return array

@@ -9,14 +9,14 @@ Schema 1:
      "latency": {"device": str, "compile_s": f, "batch": {"1": {"median_ms": f, "p10_ms": f,
                  "p90_ms": f, "compile_s": f, "calls": i}, ...}},
      "memory": {...}, "executed": {...}, "training": {...}, "environment": {...}, "history": [...]}
+
+and, of a compressed model (`train/run_recipe.py`), "compression": {"phase": str, "rows": [...],
+"source": str, "verdict": {...}, "text": str}.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from efficient_layers.measure.cost import cost
@@ -25,7 +25,7 @@ from efficient_layers.measure.executed import executed
 from efficient_layers.measure.latency import latency
 from efficient_layers.measure.memory import memory
 from efficient_layers.measure.program import compiled_view
-from efficient_layers.measure.view import is_array
+from efficient_layers.measure.view import resized
 from efficient_layers.report.file import SCHEMA, ReportError, plain, read_report, write_report
 
 __all__ = ["ReportError", "read_report", "report", "write_report"]
@@ -63,7 +63,7 @@ def report(
         "model": name or _name_of(model),
         "created": surroundings["date"],
         "quality": quality,
-        "cost": cost(model, _batch(x, 1)).to_json(),
+        "cost": cost(model, resized(x, 1)).to_json(),
         **_compiled(model, x, batches),
         "training": training,
         "environment": surroundings,
@@ -75,10 +75,10 @@ def report(
 
 def _compiled(model: nnx.Module | Callable, x: Any, batches: Sequence[int]) -> dict[str, Any]:
     """The entries "latency", "memory" and "executed"; one compilation for each batch size."""
-    program = compiled_view(model, _batch(x, 1))
+    program = compiled_view(model, resized(x, 1))
     measured: dict[str, dict[str, Any]] = {}
     for size in sorted(set(batches)):
-        runs = program if size == 1 else compiled_view(model, _batch(x, size))
+        runs = program if size == 1 else compiled_view(model, resized(x, size))
         entry = latency(runs).to_json()
         measured[str(size)] = {key: value for key, value in entry.items() if key != "device"}
     compile_s = next(iter(measured.values()))["compile_s"]
@@ -87,19 +87,6 @@ def _compiled(model: nnx.Module | Callable, x: Any, batches: Sequence[int]) -> d
         "memory": memory(program),
         "executed": executed(program).to_json(),
     }
-
-
-def _batch(x: Any, size: int) -> Any:
-    """`x` with a leading axis of `size`: its rows, repeated as often as needed."""
-
-    def resize(leaf: Any) -> Any:
-        if not is_array(leaf) or leaf.ndim == 0:
-            return leaf
-        if isinstance(leaf, jax.ShapeDtypeStruct):
-            return jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype)
-        return jnp.take(jnp.asarray(leaf), np.arange(size) % leaf.shape[0], axis=0)
-
-    return jax.tree.map(resize, x)
 
 
 def _name_of(model: nnx.Module | Callable) -> str:

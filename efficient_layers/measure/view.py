@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -77,3 +78,16 @@ def pure(model: nnx.Module | Callable, x: Any) -> Pure:
         return call(nnx.merge(graphdef, state, copy=True), rebuild(arrays))
 
     return Pure(apply, state, arrays)
+
+
+def resized(x: Any, size: int) -> Any:
+    """`x` with a leading axis of `size`: its rows, repeated as often as needed."""
+
+    def resize(leaf: Any) -> Any:
+        if not is_array(leaf) or leaf.ndim == 0:
+            return leaf
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype)
+        return jnp.take(jnp.asarray(leaf), np.arange(size) % leaf.shape[0], axis=0)
+
+    return jax.tree.map(resize, x)

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from efficient_layers.report import breakdown, curves, headline, quantity, speed
+from efficient_layers.report import breakdown, compression, curves, headline, quantity, speed
 from efficient_layers.report.facts import facts
 from efficient_layers.report.file import section
 from efficient_layers.report.page import render
@@ -39,8 +39,19 @@ def run_page(report: dict[str, Any]) -> str:
         environment=facts(section(report, "environment"), readable=False),
         config=facts(section(report, "config"), readable=False),
         schema=report.get("schema", "not stated"),
+        **_compression(section(report, "compression")),
         **_cost(section(report, "cost")),
     )
+
+
+def _compression(part: dict[str, Any]) -> dict[str, Any]:
+    verdict = section(part, "verdict")
+    rows = part.get("rows")
+    return {
+        "verdict": verdict.get("words"),
+        "changes": compression.lines(verdict),
+        "touched": rows if isinstance(rows, list) else [],
+    }
 
 
 def _cost(cost: dict[str, Any]) -> dict[str, Any]:

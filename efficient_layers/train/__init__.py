@@ -19,7 +19,10 @@ from efficient_layers.train.load import load, score
 from efficient_layers.train.loop import Loop, Outcome, Plan
 from efficient_layers.train.mesh import make_mesh
 from efficient_layers.train.precision import Policy
+from efficient_layers.train.recipe import default_recipe
 from efficient_layers.train.run import REFUSALS, Result, main, train
+from efficient_layers.train.run_recipe import explain_recipe, run_recipe
+from efficient_layers.train.run_recipe import main as compress_main
 from efficient_layers.train.shutdown import EXIT_PREEMPTED, Shutdown
 from efficient_layers.train.state import TrainState, merge, split
 from efficient_layers.train.step import Guard, step
@@ -52,13 +55,17 @@ __all__ = [
     "WorkdirError",
     "WorkdirLockedError",
     "build",
+    "compress_main",
     "default_config",
+    "default_recipe",
     "dry_run",
+    "explain_recipe",
     "load",
     "lower_step",
     "main",
     "make_mesh",
     "merge",
+    "run_recipe",
     "score",
     "split",
     "step",

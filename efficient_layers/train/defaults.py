@@ -20,6 +20,7 @@ def default_config() -> ConfigDict:
     config.data = _data()
     config.objective = _objective()
     config.optimizer = _optimizer()
+    config.sparsity = _sparsity()
     config.train = _train()
     config.mesh = "data:-1"  # or "data:4,fsdp:2"; -1 = the devices that are left
     config.sharding_rules = ()  # (regex of array names, "axis,-,axis"), first match decides
@@ -89,6 +90,24 @@ def _optimizer() -> ConfigDict:
             "clip_norm": 0.0,  # global norm; 0 = off
             "schedule": _schedule(),
             "options": ConfigDict(),  # passed to optax by name
+        }
+    )
+
+
+def _sparsity() -> ConfigDict:
+    return ConfigDict(
+        {
+            # "gradual" prunes while it trains; "rigl" and "sparse_evolution" move zeros that are
+            # there. "": nothing, but the zeros of pruned weights in `init_from` stay
+            "name": "",
+            "path": "**",  # glob of modules
+            "sparsity": 0.8,  # of gradual: the share of zeros at its end
+            "method": "magnitude",  # of gradual: or "movement", "taylor", "random"
+            "begin": "10%",  # of gradual
+            "end": "75%",
+            "every": "100 steps",
+            "power": 3.0,  # of gradual: the polynomial's
+            "fraction": 0.3,  # of rigl, sparse_evolution: the share of the weights that moves
         }
     )
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
+from efficient_layers.compress import apply_masks, has_masks
 from efficient_layers.train.optimizer import eval_params
 from efficient_layers.train.state import Arrays, TrainState, merge
 from efficient_layers.train.step import Batch, Metrics, Objective
@@ -66,8 +67,16 @@ def evaluate(
 
 
 def weights(state: TrainState) -> Arrays:
-    """What a run would ship at this state: the average where one is kept, else the weights."""
-    return state.ema or {**eval_params(state.opt_state, state.params), **state.rest}
+    """What a run would ship at this state: the average where one is kept, else the weights.
+
+    Where the optimiser keeps weights at zero, those of the average are zero, too.
+    """
+    if not state.ema:
+        return {**eval_params(state.opt_state, state.params), **state.rest}
+    return _masked(state.opt_state, state.ema) if has_masks(state.opt_state) else state.ema
+
+
+_masked = jax.jit(apply_masks)
 
 
 def put_on(sharding: Any) -> Callable[[dict[str, Any]], Batch]:

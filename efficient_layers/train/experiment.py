@@ -23,6 +23,7 @@ from efficient_layers.train.metrics import SINKS
 from efficient_layers.train.objective import make_objective
 from efficient_layers.train.optimizer import optimizer, optimizer_settings
 from efficient_layers.train.precision import Policy
+from efficient_layers.train.sparsity import sparse
 from efficient_layers.train.state import Arrays, TrainState, merge, split
 from efficient_layers.train.step import Guard, Objective, Step, step
 
@@ -37,6 +38,7 @@ class Options:
     target: str = ""
     stop_at_target: bool = False
     smoke: bool = False
+    read_test: bool = True  # False: a phase of a recipe that is not its last
     stand_in: bool = False  # data of the same shape instead of the data set, at full batch size
 
 
@@ -130,7 +132,7 @@ def build(config: ConfigDict, options: Options = Options()) -> Experiment:
     model, description = _model(config, inputs, policy)
     lines: list[str] = []
     if config.init_from:
-        model, lines = init_from(model, config.init_from, description["create"])
+        model, description, lines = init_from(model, config.init_from, description)
     graphdef, params, rest = split(model)
     tx, schedule = optimizer(
         optimizer_settings(config.optimizer.to_dict()),
@@ -138,6 +140,16 @@ def build(config: ConfigDict, options: Options = Options()) -> Experiment:
         steps_per_epoch=steps_per_epoch,
         batch_size=inputs.batch_size,
     )
+    in_steps = functools.partial(
+        duration.steps,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=inputs.batch_size,
+        total_steps=total,
+    )
+    zeros = description.get("keep_zeros", False)
+    tx = sparse(tx, config.sparsity.to_dict(), in_steps, keep_zeros=zeros)
+    if config.sparsity.name:  # who goes on from this run has zeros to keep
+        description["keep_zeros"] = True
     objective = make_objective(config.objective)
     guard = Guard(**config.train.guard)
     return Experiment(

@@ -45,13 +45,16 @@ def finish(
     plan: Plan,
     seconds: dict[str, float],
     history: list[dict[str, Any]],
+    *,
+    read_test: bool = True,
 ) -> dict[str, Any]:
     """report.json of the run: quality on test, cost, latency, memory, training, history."""
     state, step = outcome.state, outcome.step
     if experiment.config.train.select == "best" and checkpointer.best_step() is not None:
         step, state, _ = checkpointer.restore(template(state), step="best")
     quality = {f"validation_{k}": v for k, v in evaluator.validation(state).items()}
-    quality |= {f"test_{k}": v for k, v in evaluator.test(state).items()}
+    if read_test:
+        quality |= {f"test_{k}": v for k, v in evaluator.test(state).items()}
     quality |= {"weights_of_step": step}
     model = merge(experiment.graphdef, jax.device_get(weights(state)))
     return measure.report(

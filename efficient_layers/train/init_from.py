@@ -10,37 +10,51 @@ the top of the other model that this one does not have (a head for another task)
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from efficient_layers import models
+from efficient_layers import compress, models
 from efficient_layers.models.weight_file import read_weights
 from efficient_layers.train.load import load
 from efficient_layers.train.state import Arrays, merge, split
+from efficient_layers.train.workdir import Workdir
 
 
 def init_from(
-    model: nnx.Module, path: str | Path, create: dict[str, Any]
-) -> tuple[nnx.Module, list[str]]:
-    """`model` with the weights at `path`, and lines on what was and was not loaded.
+    model: nnx.Module, path: str | Path, description: dict[str, Any]
+) -> tuple[nnx.Module, dict[str, Any], list[str]]:
+    """`model` with the weights at `path`, its description, lines on what was and was not loaded.
+
+    A workdir that holds a compressed model hands on its structure, too: its edits, and whether
+    zeros of its weights are to stay.
 
     Args:
-      create: how `model` was made, `{"name": ..., "fields": ...}`.
+      description: how `model` was made, `{"create": {"name": ..., "fields": ...}, "edits": []}`.
 
     Raises:
       ValueError: nothing is there, or the weights are another model's; all differences are listed.
       WorkdirError, CheckpointError: the workdir or its checkpoint is incomplete or damaged.
     """
     path = Path(path).expanduser()
+    create = description["create"]
     if path.is_dir():
-        return _from_workdir(model, path, create)
+        there = Workdir.open(path).model
+        handed = {key: there[key] for key in ("edits", "keep_zeros") if there.get(key)}
+        compressed = compress.rebuild(model, handed.get("edits", []))
+        model, lines = _from_workdir(compressed, path, create)
+        return model, description | handed, lines
     if not path.is_file():
         raise ValueError(
             f"config.init_from={str(path)!r} is not there. Expected a workdir of launch.train, or "
             "a .safetensors or .npz file of weights."
         )
     skipped = models.load_torch(model, read_weights(path), any_head=True)
-    return model, [f"init_from {path}: loaded, but for {len(skipped)} entries", *skipped]
+    return (
+        model,
+        description,
+        [f"init_from {path}: loaded, but for {len(skipped)} entries", *skipped],
+    )
 
 
 def _from_workdir(
@@ -54,6 +68,11 @@ def _from_workdir(
     children = {name.split("/")[0] for name in here}
     passed = head | {name for name in there if name.split("/")[0] not in children}
     wrong = [line for name, line in lines.items() if name not in passed]
+    wrong += [
+        f"{name}: made by compression, and of another shape there"
+        for name in lines.keys() & head
+        if isinstance(here.get(name), jax.ShapeDtypeStruct)
+    ]
     same = here.keys() - lines.keys()
     taken = {name: jnp.asarray(there[name], here[name].dtype) for name in same}
     if wrong or not taken:

@@ -65,6 +65,18 @@ class Input:
         """Each test example once, or None where the run has no test split."""
         return self._eval_batches(self.test)
 
+    def calibration_batches(self, batches: int, batch_size: int) -> Iterable[dict[str, np.ndarray]]:
+        """Some training examples, drawn by the seed, as evaluation sees them: not augmented."""
+        count = min(len(self.train), batches * batch_size)
+        chosen = np.random.default_rng(self.seed).choice(len(self.train), count, replace=False)
+        return data.eval_batches(
+            Subset(self.train, chosen.tolist()),
+            batch_size=min(batch_size, count),
+            element_transforms=self.eval_elements,
+            batch_transforms=self.eval_batch,
+            workers=0,
+        )
+
     def batch_spec(self) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Shape and dtype of each array of a training batch, over all devices."""
         row = (self.batch_size,)

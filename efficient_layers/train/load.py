@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from efficient_layers import models
+from efficient_layers import compress, models
 from efficient_layers.train.checkpoint import Checkpointer
 from efficient_layers.train.defaults import read_config
 from efficient_layers.train.evaluate import eval_step, evaluate, put_on, weights
@@ -15,6 +15,7 @@ from efficient_layers.train.input import make_input
 from efficient_layers.train.objective import make_objective
 from efficient_layers.train.optimizer import optimizer, optimizer_settings
 from efficient_layers.train.precision import Policy
+from efficient_layers.train.sparsity import sparse
 from efficient_layers.train.state import TrainState, merge
 from efficient_layers.train.state import split as split_model
 from efficient_layers.train.workdir import Workdir
@@ -75,12 +76,13 @@ def _template(folder: Workdir, model: nnx.Module | None) -> tuple[TrainState, nn
     def build() -> nnx.Module:
         return models.create(create["name"], **create["fields"], rngs=nnx.Rngs(0))
 
+    config = read_config(folder.config)
     abstract = nnx.eval_shape(build) if model is None else model
-    graphdef, params, rest = split_model(abstract)
     if model is None:
-        policied = merge(graphdef, params, rest)
-        Policy.parse(folder.config["train"]["precision"]).apply(policied)
-        graphdef, params, rest = split_model(policied)
-    tx, _ = optimizer(optimizer_settings(folder.config["optimizer"]), total_steps=1)
-    ema = folder.config["train"]["ema_decay"] > 0
+        abstract = Policy.parse(config.train.precision).apply(abstract)
+    graphdef, params, rest = split_model(compress.rebuild(abstract, folder.model["edits"]))
+    tx, _ = optimizer(optimizer_settings(config.optimizer.to_dict()), total_steps=1)
+    zeros = folder.model.get("keep_zeros", False)
+    tx = sparse(tx, config.sparsity.to_dict(), lambda _: 1, keep_zeros=zeros)
+    ema = config.train.ema_decay > 0
     return jax.eval_shape(lambda p, r: TrainState.create(p, r, tx, ema=ema), params, rest), graphdef

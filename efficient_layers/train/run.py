@@ -150,7 +150,16 @@ def _run(
     if reason in INTERRUPTED:
         return Result(reason, outcome.step, None)
     history = read(folder.metrics_path)
-    report = finish(experiment, evaluator, outcome, checkpointer, plan, clock.seconds, history)
+    report = finish(
+        experiment,
+        evaluator,
+        outcome,
+        checkpointer,
+        plan,
+        clock.seconds,
+        history,
+        read_test=options.read_test,
+    )
     measure.write_report(folder.path, report)
     return Result(reason, outcome.step, report)
 

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`config.sparsity`: optimisers that prune, regrow, or keep weights at zero while they train."""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from efficient_layers import compress
+
+NAMES = ("", "gradual", "rigl", "sparse_evolution")
+Steps = Callable[[int | str], int]
+
+
+def sparse(
+    tx: optax.GradientTransformation,
+    settings: dict[str, Any],
+    steps: Steps,
+    *,
+    keep_zeros: bool,
+) -> optax.GradientTransformation:
+    """`tx` as `settings` (those of `config.sparsity`) want it.
+
+    Args:
+      steps: a duration of the configuration -> optimiser steps.
+      keep_zeros: the run begins with pruned weights; where nothing else is asked for, their zeros
+        stay (`el.compress.keep_zeros`).
+
+    Raises:
+      ValueError: an unknown name, or a setting out of range.
+    """
+    name = settings["name"]
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES[1:], 1, 0.0)
+        raise ValueError(f"config.sparsity.name: unknown {name!r}; did you mean {near[0]!r}?")
+    if not name:
+        return compress.keep_zeros(tx) if keep_zeros else tx
+    path, every, end = settings["path"], steps(settings["every"]), steps(settings["end"])
+    if name == "gradual":
+        begin = steps(settings["begin"])
+        end = max(end, begin + 1)
+        schedule = compress.polynomial(begin, end, power=settings["power"], every=every)
+        rule = compress.Prune(path, sparsity=settings["sparsity"], method=settings["method"])
+        return compress.gradual(tx, rule, schedule=schedule)
+    regrow = compress.rigl if name == "rigl" else compress.sparse_evolution
+    return regrow(tx, path, every=every, end=end, fraction=settings["fraction"])
