@@ -33,12 +33,12 @@ def main(argv: list[str]) -> int:
     from efficient_layers import ops, train  # after the flags: --help needs no JAX
 
     if _EXPLAIN.value:
-        return train.explain_recipe(_WORKDIR.value, _RECIPE.value)
+        return train.explain_recipe(str(_WORKDIR.value), _RECIPE.value)
     if not _OUT.value:
         raise app.UsageError("--out=DIR is needed: where should the result live?")
     ops.keep_freed_memory()
     return train.compress_main(
-        _WORKDIR.value,
+        str(_WORKDIR.value),
         _RECIPE.value,
         _OUT.value,
         data_dir=_DATA_DIR.value,

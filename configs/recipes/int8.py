@@ -8,11 +8,13 @@
 (int8 weights, float inputs), "int4" (int4 weights in groups of 32, float inputs).
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from efficient_layers.train import default_recipe
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "static": {"activations": "static", "clip": "mse"},
     "dynamic": {"activations": "dynamic"},
     "weights": {},

@@ -8,11 +8,13 @@
 "noise4" (Quant-Noise, half of the weights rounded at a time).
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from efficient_layers.train import default_recipe
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "int4": {"bits": 4},
     "int8": {"bits": 8, "activations": "static"},
     "lsq4": {"bits": 4, "method": "lsq"},

@@ -143,7 +143,7 @@ def compare(
                 quality={key: float(value) for key, value in found.items()},
             )
         )
-    return Verdict(*sides, device_name())
+    return Verdict(sides[0], sides[1], device_name())
 
 
 def mean_loss(model: nnx.Module, batches: Iterable, loss: Any) -> float:

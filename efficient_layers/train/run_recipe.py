@@ -191,9 +191,6 @@ def _applied(
     kept.train.ema_decay, kept.train.select, kept.sparsity.name = 0.0, "last", ""
     with _workdir(small, here, kept, _description(before, phase, log), inputs) as folder:
         quality = _quality(small, inputs, objective, read_test=read_test)
-        if recipe.packed:
-            rows = compress.save_packed(small, here / "packed.elp")
-            quality["packed_bytes"] = rows.total
         return measure.report(
             small,
             inputs.example(),

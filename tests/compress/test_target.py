@@ -78,7 +78,7 @@ class Clock:
     def __init__(self, monkeypatch, *, lucky=()):
         self.timed, self.drift, self._lucky = [], 1.0, list(lucky)
         monkeypatch.setattr(target, "compiled_view", lambda model, x: Fake(model.out_features))
-        monkeypatch.setattr(target, "_runner", lambda program: program)
+        monkeypatch.setattr(target, "caller", lambda program: program)
         monkeypatch.setattr(target, "latency", lambda program, calls: self.read(program))
         monkeypatch.setattr(
             target, "alternate", lambda sides, calls: {n: self.read(p) for n, p in sides.items()}
