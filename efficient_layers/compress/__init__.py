@@ -18,6 +18,13 @@ from efficient_layers.compress.keep_zeros import apply_masks, has_masks, keep_ze
 from efficient_layers.compress.log import Log
 from efficient_layers.compress.lottery import rewind, rounds
 from efficient_layers.compress.low_rank import LowRank
+from efficient_layers.compress.packed_file import (
+    PackedSize,
+    load_packed,
+    packed_size,
+    read_about,
+    save_packed,
+)
 from efficient_layers.compress.prune import Prune
 from efficient_layers.compress.quantize import Quantize
 from efficient_layers.compress.remove_channels import RemoveChannels
@@ -34,6 +41,7 @@ __all__ = [
     "FoldBatchNorm",
     "Log",
     "LowRank",
+    "PackedSize",
     "Polynomial",
     "Prune",
     "Quantize",
@@ -49,10 +57,14 @@ __all__ = [
     "gradual",
     "has_masks",
     "keep_zeros",
+    "load_packed",
+    "packed_size",
     "polynomial",
+    "read_about",
     "rebuild",
     "rewind",
     "rigl",
     "rounds",
+    "save_packed",
     "sparse_evolution",
 ]

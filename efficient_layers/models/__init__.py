@@ -31,6 +31,7 @@ from efficient_layers.models.squeezenet import SqueezeNet, SqueezeNetConfig
 from efficient_layers.models.torch_weights import WeightsError
 from efficient_layers.models.vgg import VGG, VGGConfig
 from efficient_layers.models.vit import ViT, ViTConfig
+from efficient_layers.models.weight_file import load_weights, save_weights
 
 __all__ = [
     "GPT2",
@@ -93,5 +94,7 @@ __all__ = [
     "export_torch",
     "generate",
     "load_torch",
+    "load_weights",
     "names",
+    "save_weights",
 ]
