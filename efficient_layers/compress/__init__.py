@@ -27,6 +27,7 @@ from efficient_layers.compress.packed_file import (
 )
 from efficient_layers.compress.prune import Prune
 from efficient_layers.compress.quantize import Quantize
+from efficient_layers.compress.remove_blocks import RemoveBlocks
 from efficient_layers.compress.remove_channels import RemoveChannels
 from efficient_layers.compress.schedule import Polynomial, polynomial
 from efficient_layers.compress.sparse_training import rigl, sparse_evolution
@@ -45,6 +46,7 @@ __all__ = [
     "Polynomial",
     "Prune",
     "Quantize",
+    "RemoveBlocks",
     "RemoveChannels",
     "Skip",
     "Technique",

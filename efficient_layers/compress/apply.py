@@ -10,6 +10,7 @@ from flax import nnx
 
 from efficient_layers.compress.edits import checked, module_at, replay, variables
 from efficient_layers.compress.log import Log, Row, Size
+from efficient_layers.compress.source_line import source_line
 from efficient_layers.compress.technique import Change, Context, Edit, Skip, Technique
 from efficient_layers.compress.verdict import Verdict, compare, mean_loss
 from efficient_layers.measure.cost import cost
@@ -55,7 +56,7 @@ def apply(
     if isinstance(data, Iterator):
         data = list(data)
     small = _copy(model)
-    log = Log(before=Size.of(model), macs_before=_macs(model, example))
+    log = Log(before=Size.of(model), macs_before=_first_macs(model, example))
     taken: dict[type, dict[str, Technique]] = {}
     for number, step in enumerate(ordered):
         seen = view(small)
@@ -106,6 +107,14 @@ def rebuild(model: nnx.Module, edits: Iterable[Edit]) -> nnx.Module:
 def _macs(model: nnx.Module, example: Any) -> int | None:
     """Of the example, batch 1; None without an example."""
     return None if example is None else cost(model, example).macs
+
+
+def _first_macs(model: nnx.Module, example: Any) -> int | None:
+    try:
+        return _macs(model, example)
+    except Exception as error:
+        error.add_note(f"The model cannot be traced on the example: {source_line(error)}.")
+        raise
 
 
 def _copy(model: nnx.Module) -> nnx.Module:

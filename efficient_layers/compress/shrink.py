@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A removal tried on shapes alone: arrays resized, attributes set, the model traced again."""
 
-import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,12 +10,12 @@ from flax import nnx
 
 from efficient_layers.compress.dimensions import Axis, Dimensions, dimensions
 from efficient_layers.compress.edits import module_at, replay, resize
+from efficient_layers.compress.source_line import source_line
 from efficient_layers.compress.static_sizes import sizes, unknown
 from efficient_layers.compress.technique import Context
 from efficient_layers.compress.ties import FROZEN
 from efficient_layers.models.paths import at, modules
 
-_OTHERS = ("/jax/", "/flax/", "efficient_layers/compress/", "efficient_layers/measure/")
 Attributes = dict[str, Mapping[str, Any]]
 
 
@@ -25,9 +24,11 @@ class RefusedError(Exception):
 
 
 def shrink(
-    context: Context, found: Dimensions, kept: Mapping[Axis, np.ndarray]
+    context: Context, found: Dimensions, kept: Mapping[Axis, np.ndarray], *, check: bool = True
 ) -> tuple[Attributes, nnx.Module]:
     """The attributes that change, by path, when only the indices in `kept` are left; the shapes.
+
+    `check`: whether the smaller model is traced and compared.
 
     Raises:
       RefusedError: an unknown module owns a size that changes, the smaller model cannot be
@@ -39,10 +40,12 @@ def shrink(
     changed = _resize(small, found, kept)
     reads = {path: _left(roots, found, kept) for path, roots in found.inputs.items()}
     attributes = _set_sizes(small, changed, reads)
+    if not check:
+        return attributes, small
     try:
         after = dimensions(small, context.example, found.decisions)
     except Exception as error:  # whatever somebody's code raises
-        raise RefusedError(f"{type(error).__name__}: {_line(error)}") from error
+        raise RefusedError(source_line(error)) from error
     _compare(found, after, kept)
     return attributes, small
 
@@ -115,11 +118,3 @@ def _compare(found: Dimensions, after: Dimensions, kept: Mapping[Axis, np.ndarra
                     f"the program then ties other channels of {axis[0]} than before "
                     "(it cuts at a fixed place)"
                 )
-
-
-def _line(error: Exception) -> str:
-    """The message, and the line of code outside of JAX and Flax that it comes from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not any(p in f.filename for p in _OTHERS)]
-    where = f" ({own[-1].filename}:{own[-1].lineno}: {own[-1].line})" if own else ""
-    return f"{str(error).splitlines()[0] if str(error) else ''}{where}"

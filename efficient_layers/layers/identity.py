@@ -12,7 +12,8 @@ class Identity(nnx.Module):
     """y = x, whatever else it is called with.
 
     It takes the place of a BatchNorm that was folded into the layer before it
-    (`el.compress.FoldBatchNorm`), so that the code of the model stays as it is.
+    (`el.compress.FoldBatchNorm`), or of a whole residual block (`el.compress.RemoveBlocks`), so
+    that the code of the model stays as it is. Token by token it remembers nothing.
 
     params = 0
     MACs = 0
@@ -33,3 +34,10 @@ class Identity(nnx.Module):
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             raise TypeError(f"Identity expects a floating-point input. Got {x.dtype}.")
         return x
+
+    def init_state(self, batch: int) -> None:
+        """What `decode` starts from: nothing."""
+
+    def decode(self, x: Float[Array, "..."], state: Any = None) -> tuple[Float[Array, "..."], Any]:
+        """x, and the state as it is."""
+        return self(x), state

@@ -129,7 +129,9 @@ class CausalLM(nnx.Module):
         """
         self._check_length(max_length)
         states = (
-            empty_state(block.attention, batch, max_length, dtype=dtype, piece=piece)
+            empty_state(
+                getattr(block, "attention", block), batch, max_length, dtype=dtype, piece=piece
+            )  # a block that was removed is an Identity, and decodes itself
             for block in self.blocks
         )
         return Cache(tuple(states), jnp.zeros((), jnp.int32))

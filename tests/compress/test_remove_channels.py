@@ -10,8 +10,10 @@ from flax import nnx
 import efficient_layers as el
 from efficient_layers.compress.dimensions import dimensions
 from efficient_layers.compress.remove_channels import RemoveChannels
+from efficient_layers.compress.unit_scores import unit_scores
 from efficient_layers.measure.view import pure
 from efficient_layers.models.paths import at, modules, pattern
+from efficient_layers.models.registry import FAMILIES
 from tests.models.case import all_cases
 
 CASES = {case.id: case for case in all_cases()}
@@ -57,19 +59,17 @@ def masked(model, x, *, path, ratio, **settings):
     glob = pattern(path)
     matched = [(p, m) for p, m in [*modules(model), ("", model)] if glob.fullmatch(p)]
     context = el.compress.Context(model, tuple(matched), x)
-    count = 0
-    for group in dimensions(model, x).groups:
-        removal = technique._choose(context, group, ratio, {})
-        if removal is None:
-            continue
-        count += 1
+    found = dimensions(model, x)
+    scores = unit_scores(technique.criterion, context, found.groups)
+    removals, _ = technique.choose(context, found, scores, ratio)
+    for _, group, units in removals:
         for (path, axis), channels in group.members.items():
             variable = at(model, path)
             if isinstance(variable, nnx.Param):
                 gone = np.moveaxis(np.array(variable[...]), axis, 0)
-                gone[channels[removal.units].ravel()] = 0
+                gone[channels[units].ravel()] = 0
                 variable.set_value(jnp.asarray(np.moveaxis(gone, 0, axis)))
-    return model, count
+    return model, len(removals)
 
 
 def check(model, x, *, path="**", least=1, restored=None, **settings):
@@ -135,13 +135,108 @@ def test_scores_by_hand():
     model.layers[0].kernel.set_value(jnp.array([[1.0, -2.0, 0.5], [3.0, 0.0, 0.5]]))
     model.layers[0].bias.set_value(jnp.array([0.0, 2.0, -0.5]))
     model.layers[1].kernel.set_value(jnp.array([[1.0], [-1.0], [0.5]]))
-    (group,) = dimensions(model, jnp.ones((1, 2))).groups
-    scores = {
-        c: RemoveChannels("**", ratio=0.5, criterion=c).scores(model, group) for c in ("l1", "l2")
-    }
-    np.testing.assert_allclose(scores["l1"], [5, 5, 2])
-    np.testing.assert_allclose(scores["l2"], np.sqrt([11, 9, 1]))
-    assert RemoveChannels("**", ratio=0.5, criterion="bn_scale").scores(model, group) is None
+    x = np.array([[1.0, 2.0], [-1.0, 0.0]], np.float32)
+
+    def scores(criterion, **given):
+        context = el.compress.Context(model, (), x, **given)
+        return unit_scores(criterion, context, dimensions(model, x).groups)
+
+    np.testing.assert_allclose(scores("l1"), [[5, 5, 2]])
+    np.testing.assert_allclose(scores("l2"), [np.sqrt([11, 9, 1])])
+    assert scores("bn_scale") == [None]
+    # The second layer reads (7, 0, 1) and (-1, 4, -1); the loss is its output, 7.5 and -5.5.
+    np.testing.assert_allclose(scores("activation", data=[x]), [[4, 2, 1]])
+    loss = {"data": [x[:1], x[1:]], "loss": lambda m, batch: m(batch).sum()}
+    # (g w)^2 by hand, batch by batch: kernel a (2 rows), bias a, kernel b.
+    first = [1 + 36 + 0 + 49, 4 + 0 + 4 + 0, 0.0625 + 0.25 + 0.0625 + 0.25]
+    second = [1 + 0 + 0 + 1, 4 + 0 + 4 + 16, 0.0625 + 0 + 0.0625 + 0.25]
+    np.testing.assert_allclose(scores("taylor", **loss), [np.mean([first, second], 0)], rtol=1e-6)
+
+
+def net_of(*scales):
+    """4 -> 4 -> 4 -> 1 with the given scores of the two hidden groups (l1), and its example."""
+    layers = [nnx.Linear(4, 4, use_bias=False, rngs=nnx.Rngs(0)) for _ in scales]
+    for layer, scale in zip(layers, scales, strict=True):
+        layer.kernel.set_value(jnp.diag(jnp.array(scale)))
+    last = nnx.Linear(4, 1, use_bias=False, rngs=nnx.Rngs(0))
+    last.kernel.set_value(jnp.zeros((4, 1)))
+    return nnx.Sequential(*layers, jnp.tanh, last), jnp.ones((1, 4))
+
+
+def test_global_scope_ranks_all_units_by_their_share_of_the_groups_mean():
+    """Group 1 has 1 + 9, 1 + 1, .. : units 1 to 3 of it are low; group 2 is nearly even."""
+    model, x = net_of([10.0, 1, 1, 1], [1.0, 1, 1, 1])
+    settings = {"ratio": 0.375, "scope": "global"}
+    small, _ = el.compress.apply(model, RemoveChannels("**", **settings), example=x)
+    assert (small.layers[0].out_features, small.layers[1].out_features) == (1, 4)
+    small, _ = el.compress.apply(model, RemoveChannels("**", **settings, least=0.6), example=x)
+    assert (small.layers[0].out_features, small.layers[1].out_features) == (3, 3)
+    small, _ = el.compress.apply(model, RemoveChannels("**", ratio=0.375), example=x)
+    assert (small.layers[0].out_features, small.layers[1].out_features) == (2, 2)
+    small, _ = el.compress.apply(model, RemoveChannels("**", ratio=0.9, least=0.5), example=x)
+    assert (small.layers[0].out_features, small.layers[1].out_features) == (2, 2)
+
+
+def squares(model, batch):
+    return (model(batch) ** 2).mean()
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "activation"])
+@pytest.mark.parametrize("scope", ["group", "global"])
+def test_criteria_on_data_keep_what_is_used(criterion, scope):
+    """Channels that are dead on the data go first, and nothing changes."""
+    model = drawn(abstract(Chain))
+    model.eval()
+    for norm, dead in ((model.bn1, [0, 3, 4]), (model.bn2, [1, 5])):
+        for v in (norm.scale, norm.bias):
+            v.set_value(v[...].at[jnp.array(dead)].set(0))
+    count = {"group": 0.2, "global": 5 / 20}[scope]
+    small, log = el.compress.apply(
+        model,
+        RemoveChannels("**", ratio=count, criterion=criterion, scope=scope),
+        example=IMAGE,
+        data=[IMAGE[:1], IMAGE[1:]],
+        loss=squares,
+    )
+    assert log.after.params < log.before.params
+    np.testing.assert_allclose(outputs(small, IMAGE), outputs(model, IMAGE), rtol=1e-4, atol=1e-5)
+
+
+def test_activation_needs_a_layer_that_reads():
+    """Two grouped convolutions in a row: neither kernel has a row for each channel it reads."""
+    model = abstract(lambda: Chain(groups=2))
+    drawn(model)
+    context = el.compress.Context(model, (), IMAGE, [IMAGE])
+    found = unit_scores("activation", context, dimensions(model, IMAGE).groups)
+    assert [scores is None for scores in found] == [True, False]
+
+
+def test_a_latency_is_reached():
+    """Hidden features of a heavy layer go until a call takes half the time."""
+    rngs = nnx.Rngs(0)
+    layers = [nnx.Linear(128, 2048, rngs=rngs), jnp.tanh, nnx.Linear(2048, 128, rngs=rngs)]
+    x = jnp.ones((64, 128))
+    small, log = el.compress.apply(
+        nnx.Sequential(*layers), RemoveChannels("**", latency_ms=0.5), example=x
+    )
+    assert 32 <= small.layers[0].out_features < 2048
+    assert log.macs_after < log.macs_before
+
+
+def test_heads_go_and_the_number_of_heads_is_rewritten():
+    rngs = nnx.Rngs(0)
+    attention = el.layers.GroupedQueryAttention(16, 4, num_kv_heads=2, rngs=rngs)
+    x = jnp.ones((2, 5, 16))
+    small, _ = el.compress.apply(attention, RemoveChannels("**", ratio=0.5), example=x)
+    assert (small.num_heads, small.num_kv_heads, small.head_dim) == (2, 1, 4)
+    assert small.query.kernel.shape == (16, 8)
+    assert small.key.kernel.shape == small.value.kernel.shape == (16, 4)
+    assert small.out.kernel.shape == (8, 16)
+    assert small(x).shape == x.shape
+
+
+def test_every_family_has_a_case():
+    assert {case.family for case in CASES.values()} == set(FAMILIES)
 
 
 QUICK = {"vit": 2, "squeezenet": 4, "mobilenet_v2": 6}  # family -> groups that lose something
