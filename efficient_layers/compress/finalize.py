@@ -14,6 +14,7 @@ from efficient_layers import layers
 from efficient_layers.compress.apply import apply
 from efficient_layers.compress.edits import replace, values_of
 from efficient_layers.compress.technique import Change, Context, Technique
+from efficient_layers.layers.quant_spec import Codes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,20 +51,24 @@ def finalize(model: nnx.Module) -> nnx.Module:
     return apply(model, [Finalize()])[0]
 
 
-def to_integers(path: str, layer: Any, why: str) -> Change:
-    """The change that puts a fake-quantised layer's integer twin at `path`."""
+def to_integers(path: str, layer: Any, why: str, weight: Codes | None = None) -> Change:
+    """The change that puts a fake-quantised layer's integer twin at `path`.
+
+    `weight`: codes of a linear layer or convolution that are not the nearest ones.
+    """
     settings: dict[str, Any] = {"spec": layer.spec}
     if isinstance(layer, layers.QuantEmbedding):
         settings = {"bits": layer.spec.bits}
     edit = replace(path, TWINS[type(layer)].__name__, **sizes_of(layer), **settings)
     _check(path, layer)
-    found = _integers(*nnx.split(layer))
+    found = _integers(*nnx.split(layer), weight)
     return Change(path, why, (edit,), {f"{path}/{name}": v for name, v in found.items()})
 
 
 @partial(jax.jit, static_argnums=0)  # one program for all layers of a shape
-def _integers(graphdef: nnx.GraphDef, state: nnx.State) -> dict[str, Any]:
-    return values_of("", nnx.merge(graphdef, state, copy=True).convert())
+def _integers(graphdef: nnx.GraphDef, state: nnx.State, weight: Codes | None) -> dict[str, Any]:
+    layer = nnx.merge(graphdef, state, copy=True)
+    return values_of("", layer.convert() if weight is None else layer.convert(weight))
 
 
 def _check(path: str, layer: Any) -> None:

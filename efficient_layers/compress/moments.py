@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Second moments X^T X of the inputs of layers, for what minimises the error of their outputs."""
+"""Second moments X^T X and means of inputs of layers, for what minimises their outputs' error."""
 
 import itertools
 import math
@@ -11,13 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jaxtyping import Float
 
 from efficient_layers.compress.edits import module_at
 from efficient_layers.compress.observe import Statistic, observe
 
 
 class Moments(NamedTuple):
-    """`count` rows x of X, and `total`, X^T X in float64 (features, features)."""
+    """`count` rows x of X, and `total`, X^T X in float64 (features, features).
+
+    Of a convolution with g groups, where it is asked for, (g, features of a group, the same).
+    """
 
     count: int
     total: Any
@@ -28,27 +32,62 @@ def input_moments(
     paths: Iterable[str],
     batches: Iterable,
     loss: Callable | None = None,
+    *,
+    grouped: bool = False,
 ) -> dict[str, Moments | None]:
     """X^T X of what goes into each module at `paths`, over all calls and `batches`, in eval mode.
 
     Of a convolution x is a patch in the order of the rows of its kernel: the output is
     X @ kernel.reshape(-1, out) + bias. Of any other module x is the last axis. None stands for a
-    convolution with groups or with a dilated input, which is no such product. A module that is
-    never called is left out. A batch is given to `loss(model, batch)`, else to `model(batch)`.
+    convolution with a dilated input, or with groups unless `grouped`, which is no such product. A
+    module that is never called is left out. A batch is given to `loss(model, batch)`, else to
+    `model(batch)`.
 
     Products are summed in float32 over a call and in float64 over calls.
 
     Raises:
       ValueError: `batches` is empty; a moment that is not finite.
     """
+    return _summed(_products, model, paths, batches, loss, grouped)
+
+
+def input_means(
+    model: nnx.Module, paths: Iterable[str], batches: Iterable, loss: Callable | None = None
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """The mean of what `input_moments` takes the products of: (features,) or (g, features).
+
+    Convolutions with a dilated input are left out, too.
+
+    Raises:
+      ValueError: `batches` is empty; a mean that is not finite.
+    """
+    sums = _summed(lambda rows: rows.sum(0), model, paths, batches, loss, grouped=True)
+    return {path: s.total / s.count for path, s in sums.items() if s is not None}
+
+
+def _products(rows: jax.Array) -> jax.Array:
+    return jnp.matmul(rows.T, rows, precision="highest")
+
+
+def _summed(
+    form: Statistic,
+    model: nnx.Module,
+    paths: Iterable[str],
+    batches: Iterable,
+    loss: Callable | None,
+    grouped: bool,
+) -> dict[str, Moments | None]:
+    """`form` of the rows (n, features) of a call, summed over calls."""
     statistics: dict[str, Statistic] = {}
     found: dict[str, Moments | None] = {}
     for path in paths:
         module = module_at(model, path)
         if not isinstance(module, nnx.Conv):
-            statistics[path] = _of_rows
-        elif module.feature_group_count == 1 and module.input_dilation in (None, 1, (1, 1)):
-            statistics[path] = _of_patches(module)
+            statistics[path] = _of_rows(form)
+        elif module.input_dilation not in (None, 1, (1, 1)):
+            found[path] = None
+        elif module.feature_group_count == 1 or grouped:
+            statistics[path] = _of_patches(form, module)
         else:
             found[path] = None
 
@@ -82,23 +121,38 @@ def patches(conv: nnx.Conv, x: jax.Array) -> jax.Array:
     return jnp.concatenate(slices, axis=-1)
 
 
-def _of_rows(x: jax.Array) -> Moments:
-    rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-    return Moments(rows.shape[0], jnp.matmul(rows.T, rows, precision="highest"))
+def _of_rows(form: Statistic) -> Statistic:
+    def moments(x: jax.Array) -> Moments:
+        rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+        return Moments(rows.shape[0], form(rows))
+
+    return moments
 
 
-def _of_patches(conv: nnx.Conv) -> Statistic:
+def _of_patches(form: Statistic, conv: nnx.Conv) -> Statistic:
+    def rows(image: jax.Array) -> jax.Array:
+        found = patches(conv, image[None])
+        return found.reshape(-1, found.shape[-1])
+
+    def of_groups(rows: jax.Array) -> jax.Array:
+        groups = conv.feature_group_count
+        if groups == 1:
+            return form(rows)
+        taps = math.prod(conv.kernel_size)
+        parts = rows.reshape(len(rows), taps, groups, -1).transpose(2, 0, 1, 3)
+        return jax.vmap(form)(parts.reshape(groups, len(rows), -1))
+
     def moments(x: jax.Array) -> Moments:
         x = x.reshape(-1, *x.shape[-len(conv.kernel_size) - 1 :]).astype(jnp.float32)
-        shape = jax.eval_shape(lambda x: patches(conv, x), x).shape
 
         # An image at a time: the patches of a batch are prod(kernel_size) times its size.
         def add(total: jax.Array, image: jax.Array) -> tuple[jax.Array, None]:
-            rows = patches(conv, image[None]).reshape(-1, shape[-1])
-            return total + jnp.matmul(rows.T, rows, precision="highest"), None
+            return total + of_groups(rows(image)), None
 
-        total, _ = lax.scan(add, jnp.zeros((shape[-1], shape[-1]), jnp.float32), x)
-        return Moments(math.prod(shape[:-1]), total)
+        first = jax.eval_shape(lambda x: of_groups(rows(x[0])), x)
+        total, _ = lax.scan(add, jnp.zeros(first.shape, jnp.float32), x)
+        count = len(x) * jax.eval_shape(lambda x: rows(x[0]), x).shape[0]
+        return Moments(count, total)
 
     return moments
 

@@ -15,7 +15,9 @@ from efficient_layers.compress.apply import with_changes
 from efficient_layers.compress.calibrate import CLIPS, Clip, Range, call_order, input_ranges
 from efficient_layers.compress.edits import module_at, replace, values_of
 from efficient_layers.compress.finalize import sizes_of, to_integers
+from efficient_layers.compress.gptq import Order
 from efficient_layers.compress.low_rank import factorised
+from efficient_layers.compress.rounding import Inputs, Rounding
 from efficient_layers.compress.technique import Change, Context, Skip, Technique
 from efficient_layers.layers.quant_spec import Activations, Granularity, Method
 from efficient_layers.models.paths import modules
@@ -41,11 +43,18 @@ class Quantize(Technique):
       bits: of a weight, 2 to 8; 1 for method "binary". Embeddings: 4 or 8.
       activations: of inputs: None, floating point (weight-only); "dynamic", int8 with a scale a row
         or an example at each call; "static", int8 with one scale.
-      method: "affine"; "lsq" (learned steps, QAT); "binary"; "ternary".
+      method: "affine", to nearest; "gptq" and "adaround", the same grid with codes chosen for the
+        inputs that the layer gets on `data`; "lsq" (learned steps, QAT); "binary"; "ternary".
       granularity, group_size, symmetric, noise: as in `el.layers.QuantSpec`.
       symmetric_activations: None: a zero point for static inputs, none for dynamic ones.
       clip: how calibration takes a range, see `calibrate.input_ranges`.
       percentile: for clip "percentile".
+      order, damping: of `gptq.gptq`.
+      iterations: of `adaround.adaround`.
+      bias_correction: E[x W] - E[x W_q] over `data` is added to the bias; a layer without one gets
+        one (`bias_correction.bias_correction`).
+      sequential: layer after layer, in the order of calls, sees inputs that quantised layers made;
+        else all see those of the float model. A program is compiled for every layer.
       keep_ends: first and last layer stay float. None: where the glob has a wildcard; a layer named
         by its own path is quantised.
 
@@ -60,7 +69,7 @@ class Quantize(Technique):
 
     bits: int = 8
     activations: Activations | None = None
-    method: Method = "affine"
+    method: Method | Literal["gptq", "adaround"] = "affine"
     mode: Literal["ptq", "qat"] = "ptq"
     granularity: Granularity = "channel"
     group_size: int | None = None
@@ -69,6 +78,11 @@ class Quantize(Technique):
     noise: float = 1.0
     clip: Clip = "minmax"
     percentile: float = 99.99
+    order: Order = "index"
+    damping: float = 0.01
+    iterations: int = 1000
+    bias_correction: bool = False
+    sequential: bool = False
     keep_ends: bool | None = None
 
     def __post_init__(self) -> None:
@@ -80,6 +94,17 @@ class Quantize(Technique):
             raise ValueError(
                 'Quantize with mode="ptq" expects a method that needs no training. Got '
                 f'method="{self.method}", noise={self.noise}: use mode="qat".'
+            )
+        chooses = self._rounding.needs_data
+        if self.mode == "qat" and chooses:
+            raise ValueError(
+                'Quantize with mode="qat" trains the weights and chooses no codes before. Got '
+                f'method="{self.method}", bias_correction={self.bias_correction}: use mode="ptq".'
+            )
+        if self.sequential and not chooses:
+            raise ValueError(
+                'Quantize expects sequential=True with method "gptq" or "adaround", or with '
+                f'bias_correction. Got method="{self.method}".'
             )
         if not 50 < self.percentile < 100:
             raise ValueError(f"Quantize expects a percentile in (50, 100). Got {self.percentile}.")
@@ -98,15 +123,26 @@ class Quantize(Technique):
             symmetric=self.symmetric,
             activations=self.activations,
             symmetric_activations=symmetric,
-            method=self.method,
+            method="affine" if self.method in ("gptq", "adaround") else self.method,
             noise=self.noise,
         )
 
     @property
+    def _rounding(self) -> Rounding:
+        return Rounding(
+            choice=self.method if self.method in ("gptq", "adaround") else "nearest",
+            order=self.order,
+            damping=self.damping,
+            iterations=self.iterations,
+            correct_bias=self.bias_correction,
+        )
+
+    @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Data for static PTQ, an example to find the first and the last layer."""
-        data = {"data"} if self.activations == "static" and self.mode == "ptq" else set()
-        return frozenset(data | ({"example"} if self._keeps_ends else set()))
+        """Data for static PTQ and chosen codes, an example for the order of calls."""
+        static = self.activations == "static" and self.mode == "ptq"
+        data = {"data"} if static or self._rounding.needs_data else set()
+        return frozenset(data | ({"example"} if self._keeps_ends or self.sequential else set()))
 
     @property
     def _keeps_ends(self) -> bool:
@@ -129,7 +165,10 @@ class Quantize(Technique):
             else:
                 chosen[path] = fake
         ranges = self._ranges(context, chosen)
-        answers = [self._change(path, fake, ranges) for path, fake in chosen.items()]
+        answers: list[Change | Skip] = []
+        for paths in self._turns(context, list(chosen)):
+            seen = self._seen(context, answers, {path: chosen[path] for path in paths})
+            answers += [self._change(path, chosen[path], ranges, seen.get(path)) for path in paths]
         yield from _under_parents(answers, parents)
 
     def _fake(self, path: str, module: Any) -> Any:
@@ -162,7 +201,29 @@ class Quantize(Technique):
             symmetric=self.spec.symmetric_activations,
         )
 
-    def _change(self, path: str, fake: Any, ranges: dict[str, Range] | None) -> Change | Skip:
+    def _turns(self, context: Context, paths: list[str]) -> list[list[str]]:
+        """Which layers are quantised together, one turn after another."""
+        if not self.sequential:
+            return [paths]
+        order = call_order(context.model, paths, context.example)
+        rest = [path for path in paths if path not in order]
+        return [*([path] for path in order), *([rest] if rest else [])]
+
+    def _seen(
+        self, context: Context, done: list[Change | Skip], fakes: dict[str, Any]
+    ) -> dict[str, Inputs]:
+        """Of the inputs of `fakes`, what their codes are chosen by, with `done` carried out."""
+        rounding = self._rounding
+        paths = [path for path, fake in fakes.items() if not rounding.refused(fake)]
+        if not paths or not rounding.needs_data:
+            return {}
+        changes = [answer for answer in done if isinstance(answer, Change)]
+        model = with_changes(context.model, changes) if changes else context.model
+        return rounding.inputs(model, paths, context.data, context.loss)
+
+    def _change(
+        self, path: str, fake: Any, ranges: dict[str, Range] | None, inputs: Inputs | None
+    ) -> Change | Skip:
         why = f"{self.bits} bits"
         embedding = isinstance(fake, layers.QuantEmbedding)
         if ranges is not None and not embedding:
@@ -174,7 +235,9 @@ class Quantize(Technique):
         elif self.activations is not None and not embedding:
             why += f", {self.activations} int8 inputs"
         if self.mode == "ptq":
-            return to_integers(path, fake, why)
+            rounded = self._rounding(fake, inputs)
+            _shift_bias(fake, rounded.shift)
+            return to_integers(path, fake, why + rounded.why, rounded.weight)
         edit = replace(path, type(fake).__name__, **sizes_of(fake), spec=fake.spec)
         return Change(path, f"{why}, float masters to train", (edit,), values_of(path, fake))
 
@@ -241,6 +304,15 @@ def _ends(context: Context) -> dict[str, str]:
         return {}
     remedy = "stays float (keep_ends=False changes that)"
     return {order[-1]: f"the last layer {remedy}", order[0]: f"the first layer {remedy}"}
+
+
+def _shift_bias(fake: Any, shift: Any) -> None:
+    """Adds `shift`, if any, to the bias; a layer without one gets one."""
+    if shift is None:
+        return
+    old = 0 if fake.bias is None else fake.bias[...]
+    fake.bias = nnx.Param(jnp.asarray(old + shift, fake.param_dtype))
+    fake.use_bias = True
 
 
 def _set_range(fake: Any, seen: Range) -> None:

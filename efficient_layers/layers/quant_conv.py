@@ -85,14 +85,25 @@ class QuantConv(FakeInput, QuantisedConv):
             rows = self._fake_input(rows, examples(rows)).astype(dtype)
             return self._finish(self._float_conv(rows, kernel), x, dtype)
 
-    def convert(self) -> "IntConv":
+    def nearest(self) -> Codes:
+        """int8 codes of the kernel, rounded to nearest; scale and zero point (None: 0).
+
+        Raises:
+          ValueError: weights that are not finite.
+        """
+        return self.spec.codes(self.kernel[...], self._parts, step=self._step)
+
+    def convert(self, weight: Codes | None = None) -> "IntConv":
         """The layer of integers with the same outputs in eval mode.
+
+        Args:
+          weight: codes chosen otherwise, in place of `nearest()`, with their scale and zero point.
 
         Raises:
           ValueError: static activations without a range; weights that are not finite.
         """
         static = self.input_scale() if self.spec.activations == "static" else None
-        weight = self.spec.codes(self.kernel[...], self._parts, step=self._step)
+        weight = self.nearest() if weight is None else weight
         return IntConv._of(self._settings(), self.bias, self.spec, weight, static)
 
 
@@ -144,8 +155,7 @@ class IntConv(IntInput, IntWeight, QuantisedConv):
                 "QuantConv.from_conv(...), calibrate(x), then convert()."
             )
         trained = QuantConv.from_conv(conv, spec=spec)
-        weight = spec.codes(trained.kernel[...], trained._parts, step=trained._step)
-        return cls._of(trained._settings(), trained.bias, spec, weight, None)
+        return cls._of(trained._settings(), trained.bias, spec, trained.nearest(), None)
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 o"]:
         """(*b, *spatial, in) -> (*b, *spatial', out)."""

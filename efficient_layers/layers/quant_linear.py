@@ -100,19 +100,25 @@ class QuantLinear(FakeInput, Dense):
             y = y.reshape(*x.shape[:-1], self.out_features)
             return add_bias(y, None if self.bias is None else self.bias[...])
 
-    def convert(self) -> "IntLinear":
+    def nearest(self) -> Codes:
+        """int8 codes of the weights (in, out), rounded to nearest; scale and zero point (None: 0).
+
+        Raises:
+          ValueError: weights that are not finite.
+        """
+        return self.spec.codes(self.kernel[...], self._parts, step=self._step)
+
+    def convert(self, weight: Codes | None = None) -> "IntLinear":
         """The layer of integers with the same outputs in eval mode.
+
+        Args:
+          weight: codes chosen otherwise, in place of `nearest()`, with their scale and zero point.
 
         Raises:
           ValueError: static activations without a range; weights that are not finite.
         """
-        static = self.spec.activations == "static"
-        return IntLinear._of(
-            self,
-            self.spec,
-            self.spec.codes(self.kernel[...], self._parts, step=self._step),
-            self.input_scale() if static else None,
-        )
+        static = self.input_scale() if self.spec.activations == "static" else None
+        return IntLinear._of(self, self.spec, self.nearest() if weight is None else weight, static)
 
     @property
     def _parts(self) -> tuple[int, ...]:
