@@ -23,7 +23,7 @@ class Moments(NamedTuple):
     Of a convolution with g groups, where it is asked for, (g, features of a group, the same).
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     total: Any
 
 

@@ -123,14 +123,14 @@ class Quantize(Technique):
             symmetric=self.symmetric,
             activations=self.activations,
             symmetric_activations=symmetric,
-            method="affine" if self.method in ("gptq", "adaround") else self.method,
+            method="affine" if self.method == "gptq" or self.method == "adaround" else self.method,
             noise=self.noise,
         )
 
     @property
     def _rounding(self) -> Rounding:
         return Rounding(
-            choice=self.method if self.method in ("gptq", "adaround") else "nearest",
+            choice=self.method if self.method == "gptq" or self.method == "adaround" else "nearest",
             order=self.order,
             damping=self.damping,
             iterations=self.iterations,

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -124,8 +125,8 @@ class Rounding:
             before, after = (problem.errors(c).sum() for c in (codes, found))
             share = after / before if before > 0 else 1.0
             codes, why = found, f", {NAMES[self.choice]}: {share:.3g} of nearest's squared error"
-            kernel = kernel_of(codes, layer.kernel.shape).astype(np.int8)
-            weight = (kernel, *nearest[1:])
+            kernel = kernel_of(codes, layer.kernel.shape)
+            weight = (jnp.asarray(kernel, jnp.int8), *nearest[1:])
         if inputs.mean is not None:
             mean = inputs.mean.reshape(groups, -1)
             shift = bias_correction(problem.w, problem.values(codes), mean)

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from efficient_layers import layers
-from efficient_layers.compress.moments import input_moments, patches
+from efficient_layers.compress.moments import input_means, input_moments, patches
 
 DRAW = np.random.default_rng(0)
 IMAGES = [DRAW.normal(size=(2, 7, 6, 3)).astype(np.float32) for _ in range(2)]
@@ -82,6 +82,29 @@ def test_moments_over_calls_and_batches(transform):
             total += flat.T @ flat
     assert found["linear"].count == 240
     np.testing.assert_allclose(found["linear"].total, total, rtol=1e-5, atol=1e-4)
+
+
+def test_moments_and_means_of_groups_give_those_of_the_outputs():
+    conv = layers.Conv(
+        6, 4, (3, 2), strides=2, feature_group_count=2, use_bias=False, rngs=nnx.Rngs(0)
+    )
+    net, data = nnx.Sequential(conv), [np.concatenate([x, x**2], -1) for x in IMAGES]
+    moments = input_moments(net, ["layers/0"], data, grouped=True)["layers/0"]
+    assert moments.total.shape == (2, 18, 18)
+    means = input_means(net, ["layers/0"], data)["layers/0"]
+    kernel = np.asarray(conv.kernel[...], np.float64).reshape(18, 2, 2).swapaxes(0, 1)
+    y = np.concatenate([np.asarray(conv(x), np.float64).reshape(-1, 4) for x in data])
+    assert moments.count == len(y)
+    squares = np.einsum("gdo,gde,geo->go", kernel, moments.total, kernel).ravel()
+    np.testing.assert_allclose(squares, np.square(y).sum(0), rtol=1e-5)
+    np.testing.assert_allclose(np.einsum("gd,gdo->go", means, kernel).ravel(), y.mean(0), atol=1e-6)
+
+
+def test_means_of_a_linear_layer():
+    net, data = nnx.Sequential(nnx.Linear(3, 2, rngs=nnx.Rngs(0))), IMAGES
+    expected = np.concatenate(data).reshape(-1, 3).mean(0)
+    found = input_means(net, ["layers/0"], data)
+    np.testing.assert_allclose(found["layers/0"], expected, atol=1e-6)
 
 
 def test_bad_data():

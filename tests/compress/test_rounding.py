@@ -3,6 +3,7 @@
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -66,6 +67,24 @@ def test_gptq_over_blocks():
     p = problem(300, 2)
     np.testing.assert_array_equal(gptq(p), brain_surgeon(p, 0.01, "index"))
     assert p.errors(gptq(p)).sum() < 0.7 * p.errors(nearest(p)).sum()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("tiles", [{}, {1: 8}], ids=["channel", "group"])
+def test_gptq_gives_qwix_s_codes(tiles):
+    """At equal scales: qwix takes those of a group from the weights as they are by then."""
+    core = pytest.importorskip("qwix.contrib.gptq_core", reason="qwix is not installed")
+    qarray = pytest.importorskip("qwix._src.core.qarray", reason="qwix without its own parts")
+    p = problem(24, 6, bits=4)
+    how = qarray.HowToQuantize(
+        qtype="int4", channelwise_axes=[0], tiled_axes=tiles, calibration_method="absmax"
+    )
+    w, moment = (np.asarray(a, np.float32) for a in (p.w[0].T, p.moment[0]))
+    theirs, _ = core.quantize_weight(jnp.asarray(w), jnp.asarray(moment), how, blocksize=8)
+    scale = np.asarray(theirs.scale, np.float64).T
+    scale = np.repeat(scale, 24 // len(scale), 0)[None]
+    codes = gptq(p._replace(scale=scale, least=-8, most=7))
+    np.testing.assert_array_equal(codes[0], np.asarray(theirs.qvalue, np.int64).T)
 
 
 def test_gptq_of_inputs_that_are_always_zero():
