@@ -24,13 +24,16 @@ class Line:
     change: str = ""
 
 
-def lines(verdict: Mapping[str, Any]) -> list[Line]:
-    """The table of a verdict (`el.compress.Verdict.to_json`); empty where there is none."""
+def lines(compression: Mapping[str, Any]) -> list[Line]:
+    """The table of a report's section "compression"; empty where it has no verdict."""
+    verdict = _side(compression, "verdict")
     before, after = _side(verdict, "before"), _side(verdict, "after")
     rows = [
         _line(label, before.get(name), after.get(name), show)
         for name, (label, show) in _SIZES.items()
     ]
+    if packed := compression.get("packed_bytes"):
+        rows.append(_line("Packed file", before.get("weight_bytes"), packed, quantity.size))
     timed = _side(before, "latency_ms")
     rows += [
         _line(f"Latency, batch {b}", ms, _side(after, "latency_ms").get(b), quantity.milliseconds)

@@ -49,7 +49,7 @@ def _compression(part: dict[str, Any]) -> dict[str, Any]:
     rows = part.get("rows")
     return {
         "verdict": verdict.get("words"),
-        "changes": compression.lines(verdict),
+        "changes": compression.lines(part),
         "touched": rows if isinstance(rows, list) else [],
     }
 

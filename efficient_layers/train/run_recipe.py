@@ -41,6 +41,7 @@ from efficient_layers.train.workdir import ConfigMismatchError, Workdir, Workdir
 
 _log = logging.getLogger(__name__)
 SCHEMA = 1
+PACKED = "packed.elp"  # where the recipe wants it, beside the last phase
 
 
 def run_recipe(
@@ -93,7 +94,8 @@ def run_recipe(
             if result.reason in INTERRUPTED or result.report is None:
                 return result
             report = result.report | {"compression": {"phase": phase.name, "rows": []}}
-        _judge(report, original, source, here, config)
+        packed = recipe.packed and last
+        _judge(report, original, source, here, config, packed=packed)
         before = here
     return Result("finished", result.step, measure.read_report(out / "report.json"))
 
@@ -251,17 +253,29 @@ def _quality(
 
 
 def _judge(
-    report: dict[str, Any], original: nnx.Module, source: Path, here: Path, config: ConfigDict
+    report: dict[str, Any],
+    original: nnx.Module,
+    source: Path,
+    here: Path,
+    config: ConfigDict,
+    *,
+    packed: bool,
 ) -> None:
     """Adds the verdict against the model that the recipe began with, and writes the report."""
+    small = load(here)
     verdict = compress.compare(
         original,
-        load(here),
+        small,
         make_input(config).example(),
         batches=tuple(config.report.batches),
         quality=(_scores(_report_of(source)), _scores(report)),
     )
     said = {"source": str(source), "verdict": verdict.to_json(), "text": str(verdict)}
+    if packed:
+        size = compress.save_packed(small, here / PACKED, about=Workdir.open(here).model)
+        ratio = verdict.before.weight_bytes / size.stored_bytes
+        said["packed_bytes"] = size.stored_bytes
+        said["text"] += f"\n  {PACKED}: {size.stored_bytes:,} bytes, {ratio:.2f}x fewer"
     measure.write_report(here, report | {"compression": report["compression"] | said})
 
 

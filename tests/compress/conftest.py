@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verdict of `apply` compiles two models, which takes seconds: only where a test looks at it."""
+"""The verdict of `apply` compiles two models: only where a test looks at it."""
 
 import sys
 

@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 import efficient_layers as el
 from efficient_layers import train
@@ -49,6 +50,7 @@ def chain(source, tmp_path_factory):
     """Half the channels removed, trained on, stored as int8; what was said on the way."""
     said: list[str] = []
     made = recipe(remove={"apply": (REMOVE,)}, tune={"train": TUNE}, store={"apply": (INT8,)})
+    made.packed = True
     out = tmp_path_factory.mktemp("out") / "chain"
     result = train.run_recipe(source, made, out, say=said.append)
     return out, made, result, said
@@ -93,6 +95,20 @@ def test_the_report_has_the_verdict(source, chain):
     assert report["verdict"]["words"].split(":")[0] in page
     tuned = json.loads((out / "phases/1-tune/report.json").read_text())
     assert not any(name.startswith("test_") for name in tuned["quality"])  # read once, at the end
+
+
+def test_the_packed_file_is_the_model(chain):
+    out, _, result, _ = chain
+    file = out / "packed.elp"
+    assert result.report["compression"]["packed_bytes"] == file.stat().st_size
+    about = el.compress.read_about(file)
+    assert about["edits"] == json.loads((out / "model.json").read_text())["edits"]
+    create = about["create"]
+    base = nnx.eval_shape(
+        lambda: el.models.create(create["name"], **create["fields"], rngs=nnx.Rngs(0))
+    )
+    read = el.compress.load_packed(el.compress.rebuild(base, about["edits"]), file)
+    jax.tree.map(np.testing.assert_array_equal, _arrays(read), _arrays(el.load(out)))
 
 
 @pytest.mark.slow
