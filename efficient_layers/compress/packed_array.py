@@ -7,8 +7,8 @@ An encoding's name says how to read it, from the left: `[bits4+ | bits2+][mask+ 
                   (`ops/pack.py`): they are what follows.
     mask          the most frequent value (a pruned array's 0); a bit for each place that has
                   another; the other values.
-    gaps          the same with the distances from each other value to the next, Huffman-coded:
-                  Deep Compression's relative index. 255 stands for 255 places without one.
+    gaps          the same with the number of places before each other value, Huffman-coded: Deep
+                  Compression's relative index. 255 stands for 255 places and no value.
     raw           the values as they lie in memory, little-endian.
     huffman       the values that occur (a codebook), their code lengths, the codes.
     planes        the first bytes of all values, the second bytes, ..., each raw or Huffman-coded:
@@ -120,11 +120,10 @@ def _encodings(prefix: str, words: np.ndarray) -> Iterator[Packed]:
 def _values(words: np.ndarray) -> tuple[str, bytes]:
     """The name and the bytes of the smallest of raw, huffman and planes."""
     found = [("raw", words.tobytes())]
-    if len(words):
-        if (coded := _huffman(words)) is not None:
-            found.append(("huffman", coded))
-        if words.dtype.itemsize > 1:
-            found.append(("planes", _planes(words)))
+    if len(words) and (coded := _huffman(words)) is not None:
+        found.append(("huffman", coded))
+    if len(words) and words.dtype.itemsize > 1:
+        found.append(("planes", _planes(words)))
     return min(found, key=lambda entry: len(entry[1]))
 
 
@@ -148,15 +147,11 @@ def _gaps(places: np.ndarray) -> bytes:
     far = gaps // _FAR
     symbols = np.full(len(gaps) + int(far.sum()), _FAR, np.uint8)
     symbols[np.cumsum(far + 1) - 1] = gaps % _FAR
-    coded = _huffman(symbols)
-    assert coded is not None  # 256 symbols always have codes
-    return _number(len(symbols)) + _number(len(coded)) + coded
+    return _number(len(symbols)) + _planes(symbols)
 
 
 def _read_gaps(reader: "_Reader", count: int) -> np.ndarray:
-    symbols = reader.number(count)
-    part = _Reader(reader.take(reader.number()))
-    gaps = _read_huffman(part, symbols, np.uint8).astype(np.int64)
+    gaps = _read_planes(reader, reader.number(count), np.uint8).astype(np.int64)
     places = np.cumsum(gaps + (gaps != _FAR)) - 1
     if len(places) and places[-1] >= count:
         raise ValueError(f"A gap leads beyond the {count} places.")
@@ -169,13 +164,12 @@ def _read_mask(reader: "_Reader", count: int) -> np.ndarray:
 
 
 def _planes(words: np.ndarray) -> bytes:
-    """For every byte of a value, the lowest first: 1 if coded, its size, all of its kind."""
+    """For each byte of a value, the lowest first: 1 if coded or 0, the size, those bytes."""
     pieces = []
     for plane in words.view(np.uint8).reshape(len(words), -1).T:
-        raw, coded = plane.tobytes(), _huffman(plane)
-        used = coded is not None and len(coded) < len(raw)
-        data = coded if used and coded is not None else raw
-        pieces += [bytes([used]), _number(len(data)), data]
+        coded = _huffman(plane)
+        data = plane.tobytes() if coded is None else coded
+        pieces += [bytes([coded is not None]), _number(len(data)), data]
     return b"".join(pieces)
 
 
@@ -191,13 +185,15 @@ def _read_planes(reader: "_Reader", count: int, kind: type) -> np.ndarray:
 
 
 def _huffman(words: np.ndarray) -> bytes | None:
-    """Values, code lengths and codes; None where too many values are different."""
+    """Values, code lengths and codes; None where that is not shorter than the values are."""
     symbols, counts = np.unique(words, return_counts=True)
     if len(symbols) > _ALPHABET:
         return None
     lengths = huffman.code_lengths(counts)
-    places = np.searchsorted(symbols, words)
-    return _symbols(symbols) + _nibbles(lengths) + huffman.encode(places, lengths)
+    table = _symbols(symbols) + _nibbles(lengths)
+    if len(table) + (counts @ lengths.astype(np.int64)) / 8 >= words.nbytes:
+        return None
+    return table + huffman.encode(np.searchsorted(symbols, words), lengths)
 
 
 def _read_huffman(reader: "_Reader", count: int, kind: type) -> np.ndarray:
