@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One array as bytes: the smallest of a few encodings, none of which loses a bit.
 
-An encoding's name says how to read it, from the left: `[bits4+ | bits2+][mask+ | gaps+]values`.
+An encoding's name says how to read it, from the left: `[bitsB+ | bitsBofN+][mask+ | gaps+]values`.
 
-    bits4, bits2  every byte of a uint8 array is two codes of 4 bits or four of 2, the lowest first
-                  (`ops/pack.py`): they are what follows.
+    bits4, bits2  every byte of a uint8 array is two codes of 4 bits or four of 2, the lowest first:
+                  they are what follows.
+    bits5of30     so are the rows of its last axis, each 30 codes of 5 bits (`code_planes.py`).
     mask          the most frequent value (a pruned array's 0); a bit for each place that has
                   another; the other values.
     gaps          the same with the number of places before each other value, Huffman-coded: Deep
@@ -20,12 +21,14 @@ paper: a gap that is too long adds no zero among the values; gaps go up to 255 f
 to 2^5 or 2^8; a bit mask takes their place where it is smaller.
 """
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from efficient_layers.compress import huffman
+from efficient_layers.compress.code_planes import put_together, row_bytes, taken_apart
 
 _WORDS = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 _ALPHABET = 1 << 12  # more different values have no common code
@@ -33,15 +36,18 @@ _FAR = 255
 
 
 class Packed(NamedTuple):
-    """`entropy`: bits a value (with `bits4` and `bits2`, a code), each coded on its own."""
+    """`entropy`: bits a value (of packed codes: a code), each coded on its own."""
 
     encoding: str
     data: bytes
     entropy: float
 
 
-def pack_array(array: np.ndarray) -> Packed:
+def pack_array(array: np.ndarray, *, row: int | None = None) -> Packed:
     """The array in the fewest bytes.
+
+    Args:
+      row: of packed codes: how many the last axis holds.
 
     >>> packed = pack_array(np.array([0, 0, 0, 7, 0, 0, 0, 0], np.float32).repeat(9))
     >>> packed.encoding, len(packed.data)
@@ -49,9 +55,8 @@ def pack_array(array: np.ndarray) -> Packed:
     """
     words = _words(array)
     found = list(_encodings("", words))
-    if array.dtype == np.uint8:
-        for width in (4, 2):
-            found += _encodings(f"bits{width}+", _fields(words, width))
+    for prefix, codes in _codes(array, row):
+        found += _encodings(f"{prefix}+", codes.reshape(-1).view(np.int8))
     return min(found, key=lambda packed: len(packed.data))
 
 
@@ -64,16 +69,16 @@ def unpack_array(
       ValueError: an encoding that is not known; bytes that are no such array.
     """
     steps, reader = encoding.split("+"), _Reader(data)
-    count, size = int(np.prod(shape, dtype=np.int64)), _word_size(dtype)
-    count *= dtype.itemsize // size
-    width = {"bits4": 4, "bits2": 2}.get(steps[0])
-    if width is None:
-        words = _read(steps, reader, count, _WORDS[size])
+    if packed := re.fullmatch(r"bits(\d)(?:of(\d{1,18}))?", steps[0]):
+        bits, row = int(packed[1]), packed[2] and int(packed[2])
+        words = _read_codes(steps[1:], reader, bits, row, shape)
     else:
-        if size != 1:
-            raise ValueError(f"{steps[0]} stands for an array of bytes. Got {dtype}.")
-        words = _joined(_read(steps[1:], reader, count * 8 // width, np.int8), width)
+        size = _word_size(dtype)
+        count = int(np.prod(shape, dtype=np.int64)) * (dtype.itemsize // size)
+        words = _read(steps, reader, count, _WORDS[size])
     reader.end()
+    if words.nbytes != int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
+        raise ValueError(f"{words.nbytes} bytes are no {dtype}{list(shape)}.")
     return words.view(dtype).reshape(shape)
 
 
@@ -86,19 +91,30 @@ def _words(array: np.ndarray) -> np.ndarray:
     return np.array(array, order="C").reshape(-1).view(_WORDS[_word_size(array.dtype)])
 
 
-def _fields(words: np.ndarray, width: int) -> np.ndarray:
-    """(n,) bytes -> (n 8 / width,) codes from 0 on."""
-    shifts = np.arange(0, 8, width, dtype=np.uint8)
-    fields = (words.view(np.uint8)[:, None] >> shifts) & np.uint8((1 << width) - 1)
-    return fields.reshape(-1).view(np.int8)
+def _codes(array: np.ndarray, row: int | None) -> Iterator[tuple[str, np.ndarray]]:
+    """The ways to read a uint8 array as packed codes: the encoding's first part, (rows, codes)."""
+    if array.dtype != np.uint8:
+        return
+    for bits in (4, 2):
+        yield f"bits{bits}", taken_apart(array.reshape(-1, 1), bits, 8 // bits)
+    for bits in (3, 5, 6, 7):
+        if row and array.ndim and row_bytes(row, bits) == array.shape[-1]:
+            rows = array.reshape(-1, array.shape[-1])
+            codes = taken_apart(rows, bits, row)
+            if np.array_equal(put_together(codes, bits), rows):  # no bits but those of codes
+                yield f"bits{bits}of{row}", codes
 
 
-def _joined(fields: np.ndarray, width: int) -> np.ndarray:
-    shifts = np.arange(0, 8, width, dtype=np.uint8)
-    if ((fields < 0) | (fields >= 1 << width)).any():
-        raise ValueError(f"A code does not fit {width} bits.")
-    parts = fields.view(np.uint8).reshape(-1, 8 // width) << shifts
-    return np.bitwise_or.reduce(parts, axis=1).view(np.int8)
+def _read_codes(
+    steps: list[str], reader: "_Reader", bits: int, row: int | None, shape: tuple[int, ...]
+) -> np.ndarray:
+    size = shape[-1] if row and shape else 1
+    row = row or 8 // max(bits, 1)
+    if row_bytes(row, bits) != size:
+        raise ValueError(f"{row} codes of {bits} bits do not take {size} bytes.")
+    count = int(np.prod(shape, dtype=np.int64)) // size * row
+    codes = _read(steps, reader, count, np.int8).view(np.uint8).reshape(-1, row)
+    return put_together(codes, bits).reshape(-1)
 
 
 def _encodings(prefix: str, words: np.ndarray) -> Iterator[Packed]:

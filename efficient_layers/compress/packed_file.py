@@ -29,7 +29,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
-from efficient_layers.compress.packed_array import Packed, pack_array, unpack_array
+from efficient_layers.compress.edits import variables
+from efficient_layers.compress.packed_array import pack_array, unpack_array
 from efficient_layers.models.entries import Kind, arrays_of, check_kinds, fill
 
 _MAGIC = b"\x93ELPACK\n"
@@ -174,7 +175,8 @@ class _Header(NamedTuple):
 def _packed(model: nnx.Module, about: Any) -> tuple[bytes, PackedSize, list[bytes]]:
     """Everything before the arrays, the size, the arrays."""
     arrays = arrays_of(model)
-    packed: dict[str, Packed] = {path: pack_array(array) for path, array in arrays.items()}
+    rows = _code_rows(model)
+    packed = {path: pack_array(array, row=rows.get(path)) for path, array in arrays.items()}
     columns = {
         "path": list(packed),
         "dtype": [str(array.dtype) for array in arrays.values()],
@@ -185,11 +187,20 @@ def _packed(model: nnx.Module, about: Any) -> tuple[bytes, PackedSize, list[byte
     }
     text = json.dumps({"about": about, **columns}, separators=(",", ":")).encode()
     head = _header(text)
-    rows = [
-        PackedRow(path, arrays[path].nbytes, len(p.data), p.encoding, p.entropy)
-        for path, p in packed.items()
-    ]
-    return head, PackedSize(tuple(rows), len(head)), [p.data for p in packed.values()]
+    size = PackedSize(
+        tuple(
+            PackedRow(path, arrays[path].nbytes, len(p.data), p.encoding, p.entropy)
+            for path, p in packed.items()
+        ),
+        header_bytes=len(head),
+    )
+    return head, size, [p.data for p in packed.values()]
+
+
+def _code_rows(model: nnx.Module) -> dict[str, int]:
+    """Path of a Variable of packed codes -> how many its last axis holds."""
+    shapes = {path: v.get_metadata("logical_shape", None) for path, v in variables(model)}
+    return {path: shape[-1] for path, shape in shapes.items() if shape}
 
 
 def _header(text: bytes) -> bytes:

@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from efficient_layers.compress.code_planes import put_together, row_bytes, taken_apart
 from efficient_layers.compress.packed_array import pack_array, unpack_array
 from efficient_layers.ops.pack import pack
 
@@ -23,9 +24,9 @@ DTYPES = (
 )
 
 
-def there_and_back(array: np.ndarray) -> tuple[str, int]:
+def there_and_back(array: np.ndarray, row: int | None = None) -> tuple[str, int]:
     """The encoding, and bytes it takes."""
-    packed = pack_array(array)
+    packed = pack_array(array, row=row)
     again = unpack_array(packed.encoding, packed.data, array.shape, array.dtype)
     assert (again.dtype, again.shape) == (array.dtype, array.shape)
     assert again.tobytes() == array.tobytes()
@@ -77,6 +78,33 @@ def test_codes_of_four_bits_are_those_of_ops_pack():
     data = bytes([2, 0, 3, 15, 0x11, 0b0110_0000])  # 3, 15, 15, 3 in codes 0 and 1
     got = read("bits4+huffman", data, 2, np.uint8)
     assert got == np.asarray(pack(np.array([3, -1, -1, 3], np.int8), 4)).tolist()
+
+
+def test_planes_of_codes_bit_by_bit():
+    codes = np.array([[0b10110, 0b00001, 0b11111]], np.uint8)  # the lower four of each, the fifth
+    assert put_together(codes, 5).tolist() == [[0b0001_0110, 0b0000_1111, 0b101]]
+    assert put_together(codes & 7, 3).tolist() == [[0b11_01_10, 0b101]]
+    assert (row_bytes(3, 5), row_bytes(9, 3)) == (3, 3 + 2)
+    for bits in range(1, 8):
+        codes = RNG.integers(0, 2**bits, (4, 11)).astype(np.uint8)
+        rows = put_together(codes, bits)
+        assert rows.shape == (4, row_bytes(11, bits))
+        np.testing.assert_array_equal(taken_apart(rows, bits, 11), codes)
+    with pytest.raises(ValueError, match="does not fit 3 bits"):
+        put_together(codes | 8, 3)
+    with pytest.raises(ValueError, match="1 to 7 bits"):
+        row_bytes(3, 8)
+
+
+@pytest.mark.parametrize("bits", [3, 5, 6, 7])
+def test_codes_in_planes_are_taken_apart(bits):
+    codes = np.clip(np.round(WEIGHTS * 2 ** (bits - 3)), 1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
+    rows = put_together((codes + 2 ** (bits - 1)).astype(np.uint8), bits)
+    name, size = there_and_back(rows, row=30)
+    assert name == f"bits{bits}of30+huffman"
+    assert size < there_and_back(rows)[1]
+    rows[3, -1] |= 0x80  # a bit behind the last code: bytes alone say that
+    assert not there_and_back(rows, row=30)[0].startswith(f"bits{bits}of")
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (1,), (7,), (30, 11)])
@@ -163,6 +191,11 @@ def test_damage_gives_an_error_or_an_array_and_nothing_else(array):
         ("mask", b"\0" * 4),
         ("mask+mask+raw", b"\0" * 4),
         ("bits4", b"\0" * 4),
+        ("bits0+raw", b"\0" * 4),
+        ("bits9+raw", b"\0" * 4),
+        ("bits5of0+raw", b"\0" * 4),
+        ("bits5of999999999999999999+raw", b"\0" * 4),
+        ("bits4+raw", b"\x10" * 8),  # a code of five bits
         ("huffman", bytes([0, 0])),  # a table of nothing
         ("huffman", b"\xff" * 20),  # numbers without an end
         ("huffman", bytes([2, 200, 1, 100, *[255] * 25, 0x11, 0])),  # values beyond int8
@@ -172,5 +205,5 @@ def test_damage_gives_an_error_or_an_array_and_nothing_else(array):
 def test_what_is_no_encoding(encoding, data):
     with pytest.raises(ValueError, match=r"\w"):
         unpack_array(encoding, data, (4,), np.dtype(np.int8))
-    with pytest.raises(ValueError, match="stands for an array of bytes"):
+    with pytest.raises(ValueError, match=r"0 bytes are no float32\[4\]|8 bytes are needed"):
         unpack_array("bits4+raw", b"", (4,), np.dtype(np.float32))
