@@ -2,25 +2,17 @@
 """Batch normalisation folded into the convolution or linear layer before it."""
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import jax
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
-from efficient_layers import layers
 from efficient_layers.compress.edits import replace
-from efficient_layers.compress.hooks import hooked
+from efficient_layers.compress.feeders import LAYERS, feeders
 from efficient_layers.compress.technique import Change, Context, Kind, Skip, Technique
-from efficient_layers.measure.view import pure
 from efficient_layers.models.paths import modules
 from efficient_layers.ops.fold_batch_norm import fold_batch_norm
-
-# A subclass may do more with its kernel than multiply by it (StandardizedConv): these types alone.
-_FOLDED = (nnx.Conv, layers.Conv, layers.DepthwiseConv, nnx.Linear)
-
 
 @dataclasses.dataclass(frozen=True)
 class FoldBatchNorm(Technique):
@@ -42,7 +34,7 @@ class FoldBatchNorm(Technique):
     type: Kind = dataclasses.field(default="BatchNorm", kw_only=True)
 
     def plan(self, context: Context) -> Iterable[Change | Skip]:
-        feeding = feeders(context.model, context.example)
+        feeding = _pairs(context.model, context.example)
         known = dict(modules(context.model))
         for path, norm in context.matched:
             if not isinstance(norm, nnx.BatchNorm):
@@ -56,57 +48,16 @@ class FoldBatchNorm(Technique):
                 yield _folded(path, norm, source, known[source])
 
 
-def feeders(model: nnx.Module, example: Any) -> dict[str, str]:
-    """Path of a BatchNorm -> path of the layer whose output it gets, and nobody else.
-
-    Both are called once. Found in the jaxpr, where outputs and inputs carry the modules' names.
-    """
-    hooks: dict[str, Any] = {}
-    for path, module in modules(model):
-        if isinstance(module, nnx.BatchNorm):
-            hooks[path] = _named_input(f"{_IN}{path}")
-        elif type(module) in _FOLDED:
-            hooks[path] = _named_output(f"{_OUT}{path}")
-    function = pure(hooked(model, hooks), example)
-    traced = jax.make_jaxpr(function.apply)(function.state, function.arrays)
-    calls: Counter[str] = Counter()
+def _pairs(model: nnx.Module, example: Any) -> dict[str, str]:
+    """Path of a BatchNorm -> path of the layer whose output it gets, and nobody else."""
+    known = dict(modules(model))
     pairs = {}
-    for jaxpr in _jaxprs(traced.jaxpr):
-        users = Counter(id(v) for eqn in jaxpr.eqns for v in eqn.invars)
-        users.update(id(v) for v in jaxpr.outvars)
-        made = {}
-        for eqn in jaxpr.eqns:
-            name = eqn.params.get("name", "") if eqn.primitive.name == "name" else ""
-            if name.startswith((_IN, _OUT)):
-                calls[name] += 1
-            if name.startswith(_OUT):
-                made[id(eqn.outvars[0])] = name
-            source = made.get(id(eqn.invars[0])) if name.startswith(_IN) else None
-            if source is not None and users[id(eqn.invars[0])] == 1:
-                pairs[name] = source
-    once = {norm: layer for norm, layer in pairs.items() if calls[norm] == calls[layer] == 1}
-    return {norm.removeprefix(_IN): layer.removeprefix(_OUT) for norm, layer in once.items()}
-
-
-_IN, _OUT = "el.compress.in:", "el.compress.out:"
-
-
-def _named_input(name: str) -> Any:
-    return lambda call, x, *rest, **more: call(checkpoint_name(x, name), *rest, **more)
-
-
-def _named_output(name: str) -> Any:
-    return lambda call, *args, **more: checkpoint_name(call(*args, **more), name)
-
-
-def _jaxprs(jaxpr: Any) -> Iterator[Any]:
-    yield jaxpr
-    for eqn in jaxpr.eqns:
-        for value in eqn.params.values():
-            for item in value if isinstance(value, list | tuple) else (value,):
-                inner = getattr(item, "jaxpr", item)
-                if hasattr(inner, "eqns"):
-                    yield from _jaxprs(inner)
+    for source, output in feeders(model, example).items():
+        if type(known[source]) in LAYERS and not output.elsewhere and len(output.ways) == 1:
+            (way,) = output.ways
+            if isinstance(known[way.consumer], nnx.BatchNorm) and not way.between:
+                pairs[way.consumer] = source
+    return pairs
 
 
 def _refused(layer: Any, norm: nnx.BatchNorm) -> str:
