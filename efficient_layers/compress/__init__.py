@@ -10,6 +10,8 @@
 """
 
 from efficient_layers.compress.apply import apply, rebuild
+from efficient_layers.compress.awq import AWQ
+from efficient_layers.compress.equalize import Equalize
 from efficient_layers.compress.explain import explain
 from efficient_layers.compress.finalize import Finalize, finalize
 from efficient_layers.compress.fold import FoldBatchNorm
@@ -18,6 +20,7 @@ from efficient_layers.compress.keep_zeros import apply_masks, has_masks, keep_ze
 from efficient_layers.compress.log import Log
 from efficient_layers.compress.lottery import rewind, rounds
 from efficient_layers.compress.low_rank import LowRank
+from efficient_layers.compress.mixed_precision import MixedPrecision
 from efficient_layers.compress.packed_file import (
     PackedSize,
     load_packed,
@@ -30,18 +33,22 @@ from efficient_layers.compress.quantize import Quantize
 from efficient_layers.compress.remove_blocks import RemoveBlocks
 from efficient_layers.compress.remove_channels import RemoveChannels
 from efficient_layers.compress.schedule import Polynomial, polynomial
+from efficient_layers.compress.smooth_quant import SmoothQuant
 from efficient_layers.compress.sparse_training import rigl, sparse_evolution
 from efficient_layers.compress.technique import Change, Context, Edit, Skip, Technique
 from efficient_layers.compress.verdict import Verdict, compare
 
 __all__ = [
+    "AWQ",
     "Change",
     "Context",
     "Edit",
+    "Equalize",
     "Finalize",
     "FoldBatchNorm",
     "Log",
     "LowRank",
+    "MixedPrecision",
     "PackedSize",
     "Polynomial",
     "Prune",
@@ -49,6 +56,7 @@ __all__ = [
     "RemoveBlocks",
     "RemoveChannels",
     "Skip",
+    "SmoothQuant",
     "Technique",
     "Verdict",
     "apply",

@@ -25,6 +25,7 @@ from efficient_layers.compress.hooks import Hook, hooked
 from efficient_layers.measure.jaxpr import called, opened, scan_parts
 from efficient_layers.measure.view import pure
 from efficient_layers.models.paths import modules
+from efficient_layers.ops import lowering
 
 # A subclass may do more with its kernel than multiply by it (StandardizedConv): these types alone.
 LAYERS = (nnx.Conv, layers.Conv, layers.DepthwiseConv, nnx.Linear)
@@ -65,7 +66,8 @@ def feeders(model: nnx.Module, example: Any) -> dict[str, Output]:
         if type(module) in (*LAYERS, nnx.LinearGeneral) or isinstance(module, _NORMS):
             hooks[path] = _named(path)
     function = pure(hooked(model, hooks), example)
-    traced = jax.make_jaxpr(function.apply)(function.state, function.arrays)
+    with lowering("reference"):
+        traced = jax.make_jaxpr(function.apply)(function.state, function.arrays)
     walk = _Walk()
     owners = [_Value(owner=owner) for owner in _owners(function.state)]
     arrays = _blank(len(traced.jaxpr.invars) - len(owners))

@@ -14,6 +14,7 @@ from efficient_layers.compress.technique import Change, Context, Kind, Skip, Tec
 from efficient_layers.models.paths import modules
 from efficient_layers.ops.fold_batch_norm import fold_batch_norm
 
+
 @dataclasses.dataclass(frozen=True)
 class FoldBatchNorm(Technique):
     """BatchNorm(x W + b) = x W' + b' with W' = W g, b' = (b - mean) g + beta.

@@ -9,6 +9,7 @@ from flax import nnx
 from efficient_layers.layers.quant_param import QuantParam, QuantScale
 from efficient_layers.layers.quant_spec import Codes, QuantSpec
 from efficient_layers.ops.pack import pack, unpack
+from efficient_layers.ops.quantize import dequantize
 
 
 class IntWeight:
@@ -30,6 +31,10 @@ class IntWeight:
         self.zero_point = nnx.data(None)
         if zero_point is not None:
             self.zero_point = QuantScale(zero_point)
+
+    def dequantised(self) -> jax.Array:
+        """The kernel that the codes stand for, in the scale's dtype."""
+        return dequantize(self._stored_codes(), self.scale[...], self._stored_zero_point())
 
     def _stored_codes(self) -> jax.Array:
         """One code an int8."""

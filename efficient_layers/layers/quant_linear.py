@@ -15,7 +15,6 @@ from efficient_layers.layers.quant_input import FakeInput, IntInput, Scale
 from efficient_layers.layers.quant_spec import WEIGHT_ONLY, Codes, QuantSpec
 from efficient_layers.ops.precision import add_bias, result_dtype
 from efficient_layers.ops.quant_dot import int8_dot, weight_only_dot
-from efficient_layers.ops.quantize import dequantize
 
 
 class QuantLinear(FakeInput, Dense):
@@ -219,8 +218,7 @@ class IntLinear(IntInput, IntWeight, Dense):
         return int8_dot(codes, zero_point, *weight, **settings) * scale
 
     def _weights(self) -> tuple[jax.Array, ...]:
-        zero_point = self._stored_zero_point()
-        return (dequantize(self._stored_codes(), self.scale[...], zero_point),)
+        return (self.dequantised(),)
 
     def _kernel(self, kernel: jax.Array) -> jax.Array:
         return kernel
