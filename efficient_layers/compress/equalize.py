@@ -86,6 +86,7 @@ class Equalize(Technique):
                 first = rescaling.output_maxima(path)
                 inputs = {way.consumer: rescaling.input_maxima(way.consumer) for way in output.ways}
                 factors = _factors(first, gathered(output.ways, inputs, len(first)))
+                factors[~output.free] = 1
                 rescaling.move(path, output, factors)
                 off = max(off, float(np.abs(np.log(factors)).max(initial=0)))
             if off <= self.tolerance:
@@ -101,4 +102,4 @@ def _spread(rescaling: Rescaling, path: str) -> float:
     """The largest over the least range of a layer's output channels that are not 0."""
     maxima = rescaling.output_maxima(path)
     maxima = maxima[maxima > 0]
-    return float(maxima.max() / maxima.min()) if len(maxima) else 1.0
+    return float(maxima.max() / maxima.min()) if maxima.size else 1.0

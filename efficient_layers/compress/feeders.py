@@ -47,10 +47,11 @@ class Way(NamedTuple):
 class Output:
     """Where one layer's output goes: `ways` into others, and why not only there ("": only there).
 
-    Where `elsewhere` is "", this layer and all that it feeds are called once, and their weights are
-    used by nothing but these calls.
+    `free`: its channels that go nowhere else. Where there is one, this layer and all that it feeds
+    are called once, and their weights are used by nothing but these calls.
     """
 
+    free: np.ndarray
     ways: list[Way] = dataclasses.field(default_factory=list)
     elsewhere: str = ""
 
@@ -72,7 +73,7 @@ def feeders(model: nnx.Module, example: Any) -> dict[str, Output]:
     owners = [_Value(owner=owner) for owner in _owners(function.state)]
     arrays = _blank(len(traced.jaxpr.invars) - len(owners))
     for value in walk.run(traced.jaxpr, [*owners, *arrays]):
-        walk.end(value, "it is an output of the model")
+        walk.end(value.flows, "it is an output of the model")
     return walk.outputs()
 
 
@@ -121,31 +122,38 @@ _SAME_NUMBER = {"broadcast_in_dim", "convert_element_type"}
 
 class _Walk:
     def __init__(self) -> None:
-        self.calls: Counter[str] = Counter()
+        self._calls: Counter[str] = Counter()
+        self._returned: Counter[str] = Counter()
         self._open: list[str] = []  # layers inside of whose call the walk stands: in order of trace
+        self._inside: list[str] = []  # names of functions that are called
         self._foreign: set[str] = set()
-        self._ways: dict[str, list[Way]] = {}
-        self._elsewhere: dict[str, str] = {}
+        self._found: dict[str, Output] = {}
 
     def outputs(self) -> dict[str, Output]:
-        found = {}
-        for path in self._ways:
-            ways = self._ways[path]
-            reason = self._alone(path) or self._elsewhere.get(path, "")
-            for way in ways:
+        for path, output in self._found.items():
+            reason = self._alone(path)
+            for way in output.ways:
                 if not reason and (other := self._alone(way.consumer)):
                     reason = f"{way.consumer}: {other}"
-            found[path] = Output(ways, reason)
-        return found
+            if reason:
+                output.elsewhere = reason
+                output.free[:] = False
+        return self._found
 
     def _alone(self, path: str) -> str:
-        if (count := self.calls[path]) != 1:
+        if (count := self._calls[path]) != 1:
             return f"it is called {count} times"
-        return "its weights are used outside of its call, too" if path in self._foreign else ""
+        if self._returned[path] != 1:
+            return "it returns several arrays"
+        return "its weights are used outside of its call" if path in self._foreign else ""
 
-    def end(self, value: _Value, reason: str) -> None:
-        for path in value.flows:
-            self._elsewhere.setdefault(path, reason)
+    def end(self, flows: dict[str, Flow], reason: str) -> None:
+        for path, flow in flows.items():
+            output = self._found[path]
+            output.free[flow.channels] = False
+            if not output.elsewhere:
+                inside = f" in {self._inside[-1]}" if self._inside else ""
+                output.elsewhere = f"{reason}{inside}"
 
     def run(self, jaxpr: Any, inputs: Sequence[_Value]) -> list[_Value]:
         known: dict[Any, _Value] = dict(zip(jaxpr.invars, inputs, strict=True))
@@ -165,12 +173,17 @@ class _Walk:
         if name == "name" and eqn.params["name"].startswith((_IN, _OUT)):
             return [self._layer(eqn.params["name"], eqn.invars[0].aval.shape, values[0])]
         if name in _CALLS and (program := called(eqn)) is not None:
-            return self.run(program, values)
+            function = str(eqn.params.get("name", ""))
+            named = bool(function) and not function.startswith(("_", "<"))
+            self._inside += [function] * named
+            outs = self.run(program, values)
+            del self._inside[len(self._inside) - named :]
+            return outs
         followed: set[int] = set()
         for body, inputs in _bodies(eqn, values):
             followed.update(map(id, inputs))
             for value in self.run(body, [dataclasses.replace(v, flows={}) for v in inputs]):
-                self.end(value, f"it leaves a {name}")
+                self.end(value.flows, f"it leaves a {name}")
         for value in values:
             if id(value) not in followed and name not in _COPIES:
                 self._use(value)
@@ -185,30 +198,34 @@ class _Walk:
             path = label.removeprefix(_OUT)
             if path in self._open:
                 self._open.remove(path)
-            self.end(value, f"it is used inside of {path}")
-            if path in self._ways:
-                self._elsewhere.setdefault(path, "it has several outputs")
-            if not shape or path in self._ways:
+            self.end(value.flows, f"it is used inside of {path}")
+            self._returned[path] += 1
+            if not shape or path in self._found:
                 return _Value()
-            self._ways[path] = []
-            return _Value({path: Flow(len(shape) - 1, np.arange(shape[-1]))})
+            self._found[path] = Output(np.ones(shape[-1], bool))
+            return _Value({path: Flow((len(shape) - 1,), np.arange(shape[-1]))})
         path = label.removeprefix(_IN)
-        self.calls[path] += 1
+        self._calls[path] += 1
         self._open.append(path)
         for source, flow in value.flows.items():
-            if flow.axis == len(shape) - 1:
-                self._ways[source].append(Way(path, flow.between, flow.channels))
+            if set(flow.axes) <= {len(shape) - 1}:
+                channels = np.broadcast_to(flow.channels, shape[-1:])
+                self._found[source].ways.append(Way(path, flow.between, channels))
             else:
-                self._elsewhere.setdefault(source, f"{path} reads it along another axis")
+                self.end({source: flow}, f"{path} reads it along another axis")
         return _Value()
 
     def _passed(self, eqn: Any, values: list[_Value]) -> list[_Value]:
         flows: list[dict[str, Flow]] = [{} for _ in eqn.outvars]
         zeros = [value.zero for value in values]
         for source in dict.fromkeys(path for value in values for path in value.flows):
-            outs = passed(eqn, [value.flows.get(source) for value in values], zeros)
+            operands = [self._living(source, value) for value in values]
+            if not any(operands):
+                continue
+            outs = passed(eqn, operands, zeros)
             if isinstance(outs, str):
-                self._elsewhere.setdefault(source, outs)
+                for flow in operands:
+                    self.end({} if flow is None else {source: flow}, outs)
                 continue
             for found, flow in zip(flows, outs, strict=True):
                 if flow is not None:
@@ -216,6 +233,11 @@ class _Walk:
         copied = eqn.primitive.name in _COPIES
         zero = zeros[0] if copied or eqn.primitive.name in _SAME_NUMBER else False
         return [_Value(found, values[0].owner if copied else None, zero) for found in flows]
+
+    def _living(self, source: str, value: _Value) -> Flow | None:
+        """The flow of a layer in `value`; None where none of its channels can be rescaled."""
+        flow = value.flows.get(source)
+        return flow if flow and self._found[source].free[flow.channels].any() else None
 
 
 def _bodies(eqn: Any, values: list[_Value]) -> Iterator[tuple[Any, list[_Value]]]:

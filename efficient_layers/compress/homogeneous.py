@@ -5,7 +5,7 @@ Sums over other axes, maxima, products with anything that does not depend on x, 
 sigmoid or a sum with another layer's output is not: there the flow of a layer's output ends.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -13,12 +13,13 @@ import numpy as np
 
 
 class Flow(NamedTuple):
-    """Where a layer's channels are in a value: feature i of `axis` is its channel `channels[i]`.
+    """Where a layer's channels are in a value: its element i is of channel `channels[i of axes]`.
 
-    `between`: the primitives on the way from the layer.
+    `axes` ascend; along the others the channel does not change. `between`: the primitives on the
+    way from the layer.
     """
 
-    axis: int
+    axes: tuple[int, ...]
     channels: np.ndarray
     between: tuple[str, ...] = ()
 
@@ -81,84 +82,153 @@ def _sign(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
     return [None] if all(compared) and (len(flows) == 1 or any(zeros)) else None
 
 
-def _reshape(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
-    """The channels stay an axis, or the last axes become one."""
-    (flow, *_), old, new = flows, eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    if eqn.params.get("dimensions") is not None:
+def _dot(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
+    """A product with something else that does not sum over channels: values by their weights."""
+    contracted, batch = eqn.params["dimension_numbers"]
+    if all(flows):
         return None
-    before, size = int(np.prod(old[: flow.axis])), old[flow.axis]
-    for axis in range(len(new)):  # the same number of rows before it
-        if new[axis] == size and int(np.prod(new[:axis])) == before:
-            return [flow._replace(axis=axis)]
-    if flow.axis == len(old) - 1 and new and new[-1] % size == 0:
-        return [flow._replace(axis=len(new) - 1, channels=np.tile(flow.channels, new[-1] // size))]
-    return None
+    side = 0 if flows[0] else 1
+    if set(flows[side].axes) & set(contracted[side]):
+        return None
+    free = [
+        [axis for axis in range(v.aval.ndim) if axis not in (*contracted[i], *batch[i])]
+        for i, v in enumerate(eqn.invars)
+    ]
+    shift = len(batch[0]) + side * len(free[0])
+    places = {axis: place for place, axis in enumerate(batch[side])}
+    places |= {axis: shift + place for place, axis in enumerate(free[side])}
+    return [_placed(flows[side], places)]
+
+
+def _reshape(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
+    """Axes split or joined: heads and their features, pixels and their channels."""
+    (flow, *_), old, new = flows, eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    if eqn.params.get("dimensions") is not None or 0 in old:
+        return None
+    places: dict[int, int] = {}  # axes of the outcome, by a number that is free
+    for before, after in _blocks(old, new):
+        inside = [axis for axis in flow.axes if axis in before]
+        if not inside:
+            continue
+        rest = [axis for axis in flow.axes if axis not in before]
+        order = [flow.axes.index(axis) for axis in (*inside, *rest)]
+        outer = tuple(flow.channels.shape[flow.axes.index(axis)] for axis in rest)
+        sizes = [old[axis] for axis in before]
+        thin = [old[axis] if axis in inside else 1 for axis in before]
+        labels = flow.channels.transpose(order).reshape(*thin, *outer)
+        labels = np.broadcast_to(labels, (*sizes, *outer))
+        labels = labels.reshape(*(new[axis] for axis in after), *outer)
+        varies = [bool((labels != labels.take([0], i)).any()) for i in range(len(after))]
+        for i in reversed(range(len(after))):
+            labels = labels if varies[i] else labels.take(0, i)
+        made = [len(old) + axis for axis, kept in zip(after, varies, strict=True) if kept]
+        flow = Flow((*made, *rest), labels, flow.between)
+        places |= {axis: axis - len(old) for axis in made}
+    return [_placed(flow, places)]
+
+
+def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> Iterator[tuple[range, range]]:
+    """Runs of axes of both shapes that hold the same numbers, as short as can be."""
+    i = j = 0
+    while i < len(old) or j < len(new):
+        start, begin, a, b = i, j, 1, 1
+        while a != b or (i, j) == (start, begin):
+            if j == len(new) or (i < len(old) and a <= b):
+                a, i = a * old[i], i + 1
+            else:
+                b, j = b * new[j], j + 1
+        yield range(start, i), range(begin, j)
 
 
 def _squeeze(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
-    (flow,), gone = flows, eqn.params["dimensions"]
-    kept = flow.axis not in gone
-    return [flow._replace(axis=flow.axis - sum(d < flow.axis for d in gone))] if kept else None
+    return [_without(flows[0], eqn.params["dimensions"])]
 
 
 def _broadcast(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
-    flow, places = flows[0], eqn.params["broadcast_dimensions"]
-    axis = places[flow.axis]
-    repeats = eqn.params["shape"][axis] // len(flow.channels)
-    return [flow._replace(axis=axis, channels=np.repeat(flow.channels, repeats))]
+    flow, old = flows[0], eqn.invars[0].aval.shape
+    index = tuple(0 if old[axis] == 1 else slice(None) for axis in flow.axes)
+    kept = tuple(axis for axis in flow.axes if old[axis] != 1)
+    flow = flow._replace(axes=kept, channels=flow.channels[index])
+    return [_placed(flow, dict(enumerate(eqn.params["broadcast_dimensions"])))]
 
 
 def _transpose(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
-    return [flows[0]._replace(axis=eqn.params["permutation"].index(flows[0].axis))]
+    order = eqn.params["permutation"]
+    return [_placed(flows[0], {axis: place for place, axis in enumerate(order)})]
 
 
 def _slice(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
     (flow,), p = flows, eqn.params
-    step = None if p["strides"] is None else p["strides"][flow.axis]
-    part = slice(p["start_indices"][flow.axis], p["limit_indices"][flow.axis], step)
-    return [flow._replace(channels=flow.channels[part])]
+    steps = p["strides"] or (1,) * len(p["start_indices"])
+    parts = tuple(
+        slice(p["start_indices"][axis], p["limit_indices"][axis], steps[axis]) for axis in flow.axes
+    )
+    return [flow._replace(channels=flow.channels[parts])]
 
 
 def _dynamic_slice(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
-    flow = flows[0]
-    whole = flow is not None and not any(flows[1:])
-    return [flow] if whole and _unchanged(eqn, flow.axis) else None
+    whole = flows[0] is not None and not any(flows[1:])
+    return [flows[0]] if whole and _unchanged(eqn, flows[0]) else None
 
 
 def _split(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
     (flow,), p = flows, eqn.params
-    if p["axis"] != flow.axis:
+    if p["axis"] not in flow.axes:
         return [flow] * len(eqn.outvars)
-    ends = np.cumsum(p["sizes"])[:-1]
-    return [flow._replace(channels=part) for part in np.split(flow.channels, ends)]
+    parts = np.split(flow.channels, np.cumsum(p["sizes"])[:-1], flow.axes.index(p["axis"]))
+    return [flow._replace(channels=part) for part in parts]
+
+
+def _rev(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
+    (flow,) = flows
+    turned = [i for i, axis in enumerate(flow.axes) if axis in eqn.params["dimensions"]]
+    return [flow._replace(channels=np.flip(flow.channels, turned))]
 
 
 def _pad(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
-    whole = zeros[1] and flows[0] is not None and _unchanged(eqn, flows[0].axis)
+    whole = zeros[1] and flows[0] is not None and _unchanged(eqn, flows[0])
     return [flows[0]] if whole else None
 
 
 def _concatenate(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
     alike = _alike(eqn, flows, zeros)
-    return alike if alike and eqn.params["dimension"] != alike[0].axis else None
+    return alike if alike and eqn.params["dimension"] not in alike[0].axes else None
 
 
 def _reduce(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
     (flow,), gone = flows, eqn.params["axes"]
-    kept = flow.axis not in gone
-    return [flow._replace(axis=flow.axis - sum(a < flow.axis for a in gone))] if kept else None
+    return None if set(flow.axes) & set(gone) else [_without(flow, gone)]
 
 
 def _window(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
-    return [flows[0]] if eqn.params["window_dimensions"][flows[0].axis] == 1 else None
+    sizes = eqn.params["window_dimensions"]
+    return [flows[0]] if all(sizes[axis] == 1 for axis in flows[0].axes) else None
+
+
+def _placed(flow: Flow, places: dict[int, int]) -> Flow:
+    """The flow with its axes at other places."""
+    axes = [places[axis] for axis in flow.axes]
+    order = np.argsort(axes)
+    return flow._replace(
+        axes=tuple(axes[i] for i in order), channels=flow.channels.transpose(order)
+    )
+
+
+def _without(flow: Flow, gone: Sequence[int]) -> Flow:
+    """The flow where axes are gone; of its own, such as had one index."""
+    kept = [axis for axis in flow.axes if axis not in gone]
+    index = tuple(0 if axis in gone else slice(None) for axis in flow.axes)
+    places = {axis: axis - sum(g < axis for g in gone) for axis in kept}
+    return _placed(flow._replace(axes=tuple(kept), channels=flow.channels[index]), places)
 
 
 def _same(a: Flow, b: Flow) -> bool:
-    return a.axis == b.axis and np.array_equal(a.channels, b.channels)
+    return a.axes == b.axes and np.array_equal(a.channels, b.channels)
 
 
-def _unchanged(eqn: Any, axis: int) -> bool:
-    return eqn.invars[0].aval.shape[axis] == eqn.outvars[0].aval.shape[axis]
+def _unchanged(eqn: Any, flow: Flow) -> bool:
+    shapes = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    return all(shapes[0][axis] == shapes[1][axis] for axis in flow.axes)
 
 
 _KINDS: dict[Callable[..., Flows | None], str] = {
@@ -169,6 +239,7 @@ _KINDS: dict[Callable[..., Flows | None], str] = {
     _quotient: "div",
     _chosen: "select_n",
     _sign: "eq ge gt le lt ne sign",
+    _dot: "dot_general",
     _reshape: "reshape",
     _squeeze: "squeeze",
     _broadcast: "broadcast_in_dim",
@@ -176,6 +247,7 @@ _KINDS: dict[Callable[..., Flows | None], str] = {
     _slice: "slice",
     _dynamic_slice: "dynamic_slice",
     _split: "split",
+    _rev: "rev",
     _pad: "pad",
     _concatenate: "concatenate",
     _reduce: "reduce_max reduce_min reduce_sum",

@@ -57,7 +57,8 @@ class Rescaling:
         return self.array(path, name).shape[-1]
 
     def move(self, path: str, output: Output, factors: np.ndarray) -> None:
-        """`factors`, one a channel, out of the layer at `path` into all that it feeds."""
+        """`factors` of its free channels out of the layer at `path` into all that it feeds."""
+        factors = np.where(output.free, factors, 1)
         self.divide_outputs(path, factors)
         for way in output.ways:
             self.multiply_inputs(way.consumer, factors[way.channels])
@@ -136,12 +137,12 @@ def refused(
     for way in output.ways:
         if reason := consumer_refused(known[way.consumer]):
             return f"it feeds {way.consumer}, {reason}"
-    if output.elsewhere:
-        return output.elsewhere
+    if not any(output.free[way.channels].any() for way in output.ways):
+        return output.elsewhere or "nothing reads it"
     left = [way.consumer for way in output.ways if way.consumer not in matched]
     if left:
         return f"it feeds {', '.join(left)}, too, which the step does not match"
-    return "" if output.ways else "nothing that it feeds can take its factors"
+    return ""
 
 
 def groups(

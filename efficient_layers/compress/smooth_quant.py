@@ -71,6 +71,7 @@ class SmoothQuant(Technique):
             activations = gathered(output.ways, largest, channels)
             rows = {consumer: rescaling.input_maxima(consumer) for consumer in consumers}
             factors = self._factors(activations, gathered(output.ways, rows, channels))
+            factors[~output.free] = 1
             rescaling.move(path, output, factors)
             after = (activations / factors).max()
             rescaling.note(path, f"outputs of at most {activations.max():.4g}, now {after:.4g}")
