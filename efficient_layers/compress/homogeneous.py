@@ -181,7 +181,7 @@ def _split(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
 
 def _rev(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
     (flow,) = flows
-    turned = [i for i, axis in enumerate(flow.axes) if axis in eqn.params["dimensions"]]
+    turned = tuple(i for i, axis in enumerate(flow.axes) if axis in eqn.params["dimensions"])
     return [flow._replace(channels=np.flip(flow.channels, turned))]
 
 
@@ -191,7 +191,7 @@ def _pad(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
 
 
 def _concatenate(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
-    alike = _alike(eqn, flows, zeros)
+    alike: Any = _alike(eqn, flows, zeros)
     return alike if alike and eqn.params["dimension"] not in alike[0].axes else None
 
 

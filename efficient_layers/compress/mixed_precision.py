@@ -190,8 +190,9 @@ class _Harm:
 
     def _error(self, change: Callable) -> float:
         pairs = zip(self._batches, self._outputs, strict=True)
-        sums = sum(np.asarray(change(self._state, b, out), np.float64) for b, out in pairs)
-        return float(sums[0] / max(sums[1], np.finfo(np.float64).tiny))
+        sums = [np.asarray(change(self._state, b, out), np.float64) for b, out in pairs]
+        off, whole = np.sum(sums, axis=0)
+        return float(off / max(whole, np.finfo(np.float64).tiny))
 
 
 def float_values(old: Any, new: Any) -> dict[str, jax.Array]:
