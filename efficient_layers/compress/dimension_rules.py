@@ -27,12 +27,15 @@ class Rules:
 
     `inputs`: first atom of a convolution's output channels -> atoms of the channels it reads.
     `averaged`: atoms over which something was summed without a kernel.
+    `products`: of every dot and convolution, a number and (size, entry) of axes; its MACs are their
+    product.
     """
 
     def __init__(self, ties: Ties) -> None:
         self.ties = ties
         self.inputs: dict[int, np.ndarray] = {}
         self.averaged: list[np.ndarray] = []
+        self.products: list[tuple[int, list[tuple[int, Entry]]]] = []
         self.not_understood: list[str] = []
         self._scope = ""
 
@@ -136,13 +139,17 @@ class Rules:
                     entry.split.choose(entry.axis)
         pairs = [*zip(left_batch, right_batch, strict=True), *zip(left, right, strict=True)]
         tied = [self.ties.tie(lhs[a], rhs[b]) for a, b in pairs]
-        return [
-            [
-                *tied[: len(left_batch)],
-                *(e for a, e in enumerate(lhs) if a not in (*left, *left_batch)),
-                *(e for a, e in enumerate(rhs) if a not in (*right, *right_batch)),
-            ]
+        result = [
+            *tied[: len(left_batch)],
+            *(e for a, e in enumerate(lhs) if a not in (*left, *left_batch)),
+            *(e for a, e in enumerate(rhs) if a not in (*right, *right_batch)),
         ]
+        summed = [eqn.invars[0].aval.shape[axis] for axis in left]
+        self._count([*eqn.outvars[0].aval.shape, *summed], [*result, *tied[len(left_batch) :]])
+        return [result]
+
+    def _count(self, sizes: Sequence[int], entries: Sequence[Entry]) -> None:
+        self.products.append((1, list(zip(sizes, entries, strict=True))))
 
     def _conv_general_dilated(self, eqn: Any, labels: list[Label]) -> list[Label] | None:
         numbers, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]
@@ -173,6 +180,9 @@ class Rules:
         result: Label = [FIXED] * len(lhs)
         result[numbers.out_spec[0]] = lhs[numbers.lhs_spec[0]]
         result[numbers.out_spec[1]] = made
+        window = [eqn.invars[1].aval.shape[axis] for axis in numbers.rhs_spec[1:]]
+        entries = [*result, read, *[FIXED] * (len(window) - 1)]
+        self._count([*eqn.outvars[0].aval.shape, *window], entries)
         return [result]
 
     def _tie_groups(
@@ -198,7 +208,10 @@ class Rules:
         for label in labels[consts + carries :]:
             self.ties.fixed(label[0])
         carry = labels[consts : consts + carries]
+        start = len(self.products)
         carry, ys = self._loop(eqn.params["jaxpr"], labels[:consts], carry, xs)
+        times = eqn.params["length"]
+        self.products[start:] = [(times * n, free) for n, free in self.products[start:]]
         return [*carry, *([FIXED, *label] for label in ys)]
 
     def _while(self, eqn: Any, labels: list[Label]) -> list[Label]:
@@ -212,7 +225,9 @@ class Rules:
         self, jaxpr: Any, consts: list[Label], carry: list[Label], xs: list[Label]
     ) -> tuple[list[Label], list[Label]]:
         """Runs the body until what it hands on is tied to what it got (zeros become channels)."""
+        start = len(self.products)
         while True:
+            del self.products[start:]
             results = self.run(jaxpr, [*consts, *carry, *xs])
             after = [
                 [self.ties.tie(a, b) for a, b in zip(*pair, strict=True)]

@@ -12,6 +12,7 @@ Reference: the dependency graph of Fang et al., *DepGraph: Towards Any Structura
 concatenations, splits and flattenings need no offsets, and no kind of layer has rules of its own.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,7 @@ class Dimensions:
 
     `roots[path, axis]`: a number for each index, equal where indices are tied, 0 where they stay.
     `inputs[path]`: the roots of the channels that a convolution with this kernel reads.
+    `products`: a number and roots a dot or convolution; the number times the lengths is its MACs.
     `not_understood`: operations whose operands were frozen, "primitive in scope".
     `decisions`: the free choices that were made (`Ties.decide`).
     """
@@ -58,8 +60,18 @@ class Dimensions:
     groups: tuple[Group, ...]
     roots: Mapping[Axis, np.ndarray]
     inputs: Mapping[str, np.ndarray]
+    products: tuple[tuple[int, tuple[np.ndarray, ...]], ...]
     not_understood: tuple[str, ...]
     decisions: tuple[int, ...] = ()
+
+    def macs(self, gone: np.ndarray) -> int:
+        """Of the whole example, without the channels of the roots in `gone`; to search with."""
+        mask = np.ones(1 + max((int(r.max()) for r in self.roots.values()), default=0), bool)
+        mask[gone] = False
+        return sum(
+            fixed * math.prod(int(mask[roots].sum()) for roots in free)
+            for fixed, free in self.products
+        )
 
 
 def dimensions(model: nnx.Module, example: Any, decisions: Sequence[int] = ()) -> Dimensions:
@@ -95,10 +107,25 @@ def dimensions(model: nnx.Module, example: Any, decisions: Sequence[int] = ()) -
         and (atoms := rules.inputs.get(int(axes.get((path, len(shape) - 1), [FROZEN])[0])))
         is not None
     }
+    products = tuple(_resolved(ties, times, axes) for times, axes in rules.products)
     averaged = {int(root) for atoms in rules.averaged for root in ties.roots(atoms)}
     groups = _groups(roots, averaged)
     unknown, decided = tuple(rules.not_understood), tuple(ties.decisions)
-    return Dimensions(groups, roots, kernels, unknown, decided)
+    return Dimensions(groups, roots, kernels, products, unknown, decided)
+
+
+def _resolved(
+    ties: Ties, times: int, axes: Sequence[tuple[int, Entry]]
+) -> tuple[int, tuple[np.ndarray, ...]]:
+    """A product's axes as roots, and the product of those that stay as they are."""
+    lines = []
+    for size, entry in axes:
+        entry = ties.settled(entry)
+        if isinstance(entry, np.ndarray):
+            lines.append(ties.roots(entry))
+        else:
+            times *= size
+    return times, tuple(lines)
 
 
 def _variables(state: Any) -> list[tuple[str, tuple[int, ...], bool]]:

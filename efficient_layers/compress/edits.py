@@ -79,8 +79,8 @@ def replay(model: nnx.Module, edits: Iterable[Edit]) -> None:
     Raises:
       ValueError: an edit that does not fit the model, or of a kind that is not known.
     """
+    known = {"replace": _Replacing(model), "resize": _resize, "set": _set}
     for edit in edits:
-        known = {"replace": _replace, "resize": _resize, "set": _set}
         if edit.get("op") not in known:
             raise ValueError(f"An edit's op is one of {', '.join(known)}. Got {edit}.")
         try:
@@ -101,25 +101,40 @@ def in_train_mode(model: nnx.Module) -> bool:
     return True
 
 
-def _replace(model: nnx.Module, edit: Edit) -> None:
-    name = edit["layer"]
-    make = _layer(name)
-    if not edit["path"]:
-        raise ValueError(f"The model itself is not replaced by a {name}: put it in a Sequential.")
-    arguments = {key: _decoded(key, value) for key, value in edit["arguments"].items()}
-    new = nnx.eval_shape(lambda: make(**arguments, rngs=nnx.Rngs(0)))
-    if not in_train_mode(model):
-        new.eval()
-    old = at(model, edit["path"])
-    places = [
-        (owner, attribute)
-        for _, owner in [*modules(model), ("", model)]
-        for attribute, child in vars(owner).items()
-        if child is old
-    ]
-    put(model, edit["path"], new)
-    for owner, attribute in places:  # a module that is shared stays shared
-        setattr(owner, attribute, new)
+class _Replacing:
+    """Replaces modules one by one; the model is walked once for all of them."""
+
+    def __init__(self, model: nnx.Module) -> None:
+        self._model = model
+        self._places: dict[int, list[tuple[nnx.Module, str]]] | None = None
+        self._trains = True
+
+    def __call__(self, model: nnx.Module, edit: Edit) -> None:
+        name = edit["layer"]
+        make = _layer(name)
+        if not edit["path"]:
+            raise ValueError(f"The model itself is not replaced by a {name}: use a Sequential.")
+        if self._places is None:
+            self._walk()
+        arguments = {key: _decoded(key, value) for key, value in edit["arguments"].items()}
+        new = nnx.eval_shape(lambda: make(**arguments, rngs=nnx.Rngs(0)))
+        if not self._trains:
+            new.eval()
+        old = at(model, edit["path"])
+        put(model, edit["path"], new)
+        assert self._places is not None
+        places = self._places.pop(id(old), [])
+        for owner, attribute in places:  # a module that is shared stays shared
+            setattr(owner, attribute, new)
+        self._places[id(new)] = places
+
+    def _walk(self) -> None:
+        self._trains = in_train_mode(self._model)
+        self._places = {}
+        for _, owner in [*modules(self._model), ("", self._model)]:
+            for attribute, child in vars(owner).items():
+                if isinstance(child, nnx.Module):
+                    self._places.setdefault(id(child), []).append((owner, attribute))
 
 
 def _layer(name: str) -> Any:

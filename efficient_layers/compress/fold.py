@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import jax
+import numpy as np
 from flax import nnx
 
 from efficient_layers.compress.edits import replace
 from efficient_layers.compress.feeders import LAYERS, feeders
 from efficient_layers.compress.technique import Change, Context, Kind, Skip, Technique
 from efficient_layers.models.paths import modules
-from efficient_layers.ops.fold_batch_norm import fold_batch_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +73,7 @@ def _refused(layer: Any, norm: nnx.BatchNorm) -> str:
 
 
 def _folded(path: str, norm: nnx.BatchNorm, source: str, layer: Any) -> Change:
-    mean = norm.mean[...] if layer.bias is None else norm.mean[...] - layer.bias[...]
-    scale, bias = (None if v is None else v[...] for v in (norm.scale, norm.bias))
-    kernel, shift = _fold(layer.kernel[...], mean, norm.var[...], scale, bias, epsilon=norm.epsilon)
+    kernel, shift = _fold(layer, norm)
     types = {"dtype": layer.dtype, "param_dtype": layer.param_dtype}
     sizes = {"in_features": layer.in_features, "out_features": layer.out_features}
     if isinstance(layer, nnx.Linear):
@@ -90,5 +88,15 @@ def _folded(path: str, norm: nnx.BatchNorm, source: str, layer: Any) -> Change:
     return Change(path, f"folded into {source}", edits, values)
 
 
-_fold = jax.jit(fold_batch_norm, static_argnames=("epsilon",))
+def _fold(layer: Any, norm: nnx.BatchNorm) -> tuple[np.ndarray, np.ndarray]:
+    """`ops.fold_batch_norm` in NumPy: what is done once an array is not worth compiling."""
+
+    def array(variable: Any, missing: float) -> np.ndarray:
+        return np.float32(missing) if variable is None else np.asarray(variable[...], np.float32)
+
+    gain = array(norm.scale, 1) / np.sqrt(array(norm.var, 1) + np.float32(norm.epsilon))
+    shift = array(norm.bias, 0) - (array(norm.mean, 0) - array(layer.bias, 0)) * gain
+    return array(layer.kernel, 1) * gain, shift
+
+
 _CONV = ("kernel_size", "strides", "padding", "kernel_dilation", "feature_group_count")

@@ -22,6 +22,7 @@ from efficient_layers.compress.removals import (
 from efficient_layers.compress.target import GOALS, goal_of, reach
 from efficient_layers.compress.technique import Change, Context, Skip, Technique
 from efficient_layers.compress.unit_scores import NEEDS, unit_scores
+from efficient_layers.measure.cost import cost
 
 CRITERIA = tuple(NEEDS)
 SCOPES = ("group", "global")
@@ -176,7 +177,7 @@ class RemoveChannels(Technique):
         what, goal = goal_of(self, names=GOALS)
         refused: dict[int, str] = {}
 
-        def build(ratio: float, check: bool) -> Outcome:
+        def build(ratio: float, *, check: bool) -> Outcome:
             chosen = self.choose(context, found, scores, ratio)
             return settle(context, found, *chosen, refused, check=check)
 
@@ -189,29 +190,53 @@ class RemoveChannels(Technique):
         limit = "with as little left of every group as may be"
         if found.not_understood:
             limit += f" (not understood: {', '.join(found.not_understood)})"
-
-        def search(check: bool) -> Outcome:
-            return reach(
-                what,
-                goal,
-                start=context.model,
-                example=context.example,
-                build=partial(build, check=check),
-                model_of=model_of,
-                who=self,
-                limit=limit,
-            )
-
+        search = partial(
+            reach,
+            what,
+            goal,
+            start=context.model,
+            example=context.example,
+            model_of=model_of,
+            who=self,
+            limit=limit,
+        )
         # A trace a candidate costs most of the time, and few models break: the last alone is
         # traced, and where that restores a group or anything fails, all are.
         try:
-            best = search(check=False)
-            settled = settle(context, found, best.removals, best.notes, refused)
-            if len(settled.removals) == len(best.removals):
-                return settled
+            if what == "macs":
+                settled = self._by_estimate(search, context, found, scores, goal)
+            else:
+                best = search(build=partial(build, check=False))
+                settled = settle(context, found, best.removals, best.notes, refused)
+                settled = settled if len(settled.removals) == len(best.removals) else None
         except Exception:  # whatever somebody's code raises on sizes that it does not bear
-            pass
-        return search(check=True)
+            settled = None
+        return search(build=partial(build, check=True)) if settled is None else settled
+
+    def _by_estimate(
+        self,
+        search: Callable[..., Outcome],
+        context: Context,
+        found: Dimensions,
+        scores: Scores,
+        goal: float,
+    ) -> Outcome | None:
+        """The same by MACs added up over the walk of the whole model; None: they misled."""
+        now = cost(context.model, context.example).macs
+        scale = now / max(1, found.macs(_roots(found, ())))
+
+        def build(ratio: float) -> Outcome:
+            removals, notes = self.choose(context, found, scores, ratio)
+            return Outcome(tuple(removals), {}, context.model, notes)
+
+        def read(outcome: Outcome) -> float:
+            return scale * found.macs(_roots(found, outcome.removals))
+
+        best = search(build=build, read=read)
+        settled = settle(context, found, best.removals, best.notes, {})
+        after = cost(settled.small, context.example).macs
+        whole = len(settled.removals) == len(best.removals)
+        return settled if whole and after <= (goal * now if goal < 1 else goal) else None
 
 
 def _lowest_of_all(
@@ -224,6 +249,15 @@ def _lowest_of_all(
         entries += [(value, number) for value in ordered[: len(line) - floor(len(line))].tolist()]
     total = round(ratio * sum(map(len, scores.values())))
     return Counter(number for _, number in sorted(entries)[:total])
+
+
+def _roots(found: Dimensions, removals: Iterable[Removal]) -> np.ndarray:
+    """Of the channels that go."""
+    gone = [np.zeros(0, np.int64)]
+    for _, group, units in removals:
+        axis, channels = next(iter(group.members.items()))
+        gone.append(found.roots[axis][channels[units].ravel()])
+    return np.concatenate(gone)
 
 
 def _note(notes: Notes, paths: Iterable[str], why: str) -> None:

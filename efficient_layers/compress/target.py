@@ -46,6 +46,7 @@ def reach(
     example: Any,
     build: Callable[[float], T],
     model_of: Callable[[T], nnx.Module],
+    read: Callable[[T], float] | None = None,
     steps: int | None = None,
     who: Any = "compress",
     limit: str = "",
@@ -69,6 +70,7 @@ def reach(
       example: the model's input; for params and bytes it may be None.
       build: strength in [0, 1] -> a candidate.
       model_of: its model. Shapes alone will do, except for `latency_ms`, which runs it.
+      read: what a candidate costs, where that is known without its model.
       steps: of the bisection; None: 8, and 5 for `latency_ms`.
       who: whose error it is.
       limit: what strength 1 means, for the error: "with one unit left of every group".
@@ -79,18 +81,22 @@ def reach(
     meter = Meter(what, goal, start, example)
     if meter.met(start):
         return build(0.0)
+
+    def costs(candidate: T) -> float:
+        return meter.read(model_of(candidate)) if read is None else read(candidate)
+
     low, high = 0.0, 1.0
     best = build(high)
-    if not meter.met(model_of(best)):
+    if costs(best) > meter.wanted:
         raise ValueError(
             f"{who}: {what} cannot fall from {_shown(meter.now)} to {_shown(meter.wanted)}. The "
-            f"best that can be reached here is {_shown(meter.read(model_of(best)))}"
+            f"best that can be reached here is {_shown(costs(best))}"
             f"{', ' + limit if limit else ''}."
         )
     for _ in range(steps or (LATENCY_STEPS if what == "latency_ms" else STEPS)):
         middle = (low + high) / 2
         candidate = build(middle)
-        if meter.met(model_of(candidate)):
+        if costs(candidate) <= meter.wanted:
             high, best = middle, candidate
         else:
             low = middle
