@@ -70,8 +70,8 @@ def unpack_array(
     """
     steps, reader = encoding.split("+"), _Reader(data)
     if packed := re.fullmatch(r"bits(\d)(?:of(\d{1,18}))?", steps[0]):
-        bits, row = int(packed[1]), packed[2] and int(packed[2])
-        words = _read_codes(steps[1:], reader, bits, row, shape)
+        row = int(packed[2]) if packed[2] else None
+        words = _read_codes(steps[1:], reader, int(packed[1]), row, shape)
     else:
         size = _word_size(dtype)
         count = int(np.prod(shape, dtype=np.int64)) * (dtype.itemsize // size)
