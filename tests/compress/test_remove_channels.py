@@ -235,6 +235,27 @@ def test_heads_go_and_the_number_of_heads_is_rewritten():
     assert small(x).shape == x.shape
 
 
+@pytest.mark.parametrize("name", ["vit", "mobilenet_v2", "decoder", "seq2seq-lstm"])
+def test_macs_without_a_trace(name):
+    """The walk's own count is `measure.cost`'s, before a removal and after it."""
+    case = CASES[name]
+    model = drawn(abstract(lambda: el.models.create(case.family, **case.fields, rngs=nnx.Rngs(0))))
+    x = case.inputs()
+    batch = jax.tree.leaves(x)[0].shape[0]
+    found = dimensions(model, x)
+    assert found.macs(np.zeros(0, int)) == batch * el.measure.cost(model, x).macs
+    small, _ = el.compress.apply(model, RemoveChannels("**", ratio=0.5), example=x)
+    context = el.compress.Context(model, (*modules(model), ("", model)), x)
+    scores = unit_scores("l1", context, found.groups)
+    removals, _ = RemoveChannels("**", ratio=0.5).choose(context, found, scores, 0.5)
+    gone = [found.roots[a][rows[r.units].ravel()] for r in removals for a, rows in [first(r)]]
+    assert found.macs(np.concatenate(gone)) == batch * el.measure.cost(small, x).macs
+
+
+def first(removal):
+    return next(iter(removal.group.members.items()))
+
+
 def test_every_family_has_a_case():
     assert {case.family for case in CASES.values()} == set(FAMILIES)
 
