@@ -115,11 +115,12 @@ class AWQ(Technique):
             rows, total = means[way.consumer][-1], means[way.consumer][:-1]
             np.add.at(sums, way.channels, total / rows)
             np.add.at(counts, way.channels, 1)
-        mean = (sums / np.maximum(counts, 1))[output.free]
+        moved = output.free & (counts > 0)
+        mean = sums[moved] / counts[moved]
         mean = np.maximum(mean, _LEAST * mean.max()) if mean.max() > 0 else np.ones_like(mean)
         powers, factors = np.linspace(0, 1, self.grid), np.ones((self.grid, channels))
         chosen = mean ** powers[:, None]
-        factors[:, output.free] = chosen / np.sqrt(chosen.max(1) * chosen.min(1))[:, None]
+        factors[:, moved] = chosen / np.sqrt(chosen.max(1) * chosen.min(1))[:, None]
         return powers, factors
 
     def _errors(

@@ -77,7 +77,7 @@ def feeders(model: nnx.Module, example: Any) -> dict[str, Output]:
     return walk.outputs()
 
 
-_IN, _OUT = "el.compress.in:", "el.compress.out:"
+_IN, _OUT, _AXES = "el.compress.in:", "el.compress.out:", "|"
 
 
 def _named(path: str) -> Hook:
@@ -87,7 +87,8 @@ def _named(path: str) -> Hook:
         else:
             first = next(iter(kwargs))
             kwargs = kwargs | {first: checkpoint_name(kwargs[first], f"{_IN}{path}")}
-        return checkpoint_name(call(*args, **kwargs), f"{_OUT}{path}")
+        y = call(*args, **kwargs)
+        return checkpoint_name(y, f"{_OUT}{path}{_AXES}{np.ndim(jax.tree.leaves(y)[0])}")
 
     return hook
 
@@ -195,7 +196,7 @@ class _Walk:
 
     def _layer(self, label: str, shape: tuple[int, ...], value: _Value) -> _Value:
         if label.startswith(_OUT):
-            path = label.removeprefix(_OUT)
+            path, _, axes = label.removeprefix(_OUT).rpartition(_AXES)
             if path in self._open:
                 self._open.remove(path)
             self.end(value.flows, f"it is used inside of {path}")
@@ -203,6 +204,8 @@ class _Walk:
             if not shape or path in self._found:
                 return _Value()
             self._found[path] = Output(np.ones(shape[-1], bool))
+            if len(shape) != int(axes):  # any of them may be the one of vmap
+                self._found[path] = Output(np.zeros(shape[-1], bool), [], "it is called in a vmap")
             return _Value({path: Flow((len(shape) - 1,), np.arange(shape[-1]))})
         path = label.removeprefix(_IN)
         self._calls[path] += 1

@@ -99,6 +99,7 @@ class Technique:
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
             if value != field.default:
-                shown = value.__name__ if isinstance(value, builtins.type) else repr(value)
+                shown = str(value) if isinstance(value, Technique) else repr(value)
+                shown = value.__name__ if isinstance(value, builtins.type) else shown
                 settings.append(f"{field.name}={shown}")
         return f"{builtins.type(self).__name__}({', '.join([repr(self.path), *settings])})"

@@ -60,7 +60,9 @@ def two(first, second, bias=(1.0, 1.0)) -> nnx.Module:
 def test_numbers_by_hand():
     # r1 = (8, 2), r2 = (2, 0): s = (2, untouched).
     small, log = compress.apply(
-        two([[8, 1], [4, -2]], [[1, -2], [0, 0]]), compress.Equalize(), example=np.ones((1, 2))
+        two([[8, 1], [4, -2]], [[1, -2], [0, 0]]),
+        compress.Equalize(),
+        example=np.ones((1, 2), np.float32),
     )
     first, _, second = small.layers
     np.testing.assert_allclose(first.kernel[...], [[4, 1], [2, -2]], rtol=1e-6)
@@ -100,7 +102,7 @@ def test_chain_against_numpy():
             s = np.sqrt(np.abs(a).max(0) / np.abs(b).max(1))
             a /= s
             b *= s[:, None]
-    small, _ = compress.apply(model, compress.Equalize(), example=np.ones((1, 4)))
+    small, _ = compress.apply(model, compress.Equalize(), example=np.ones((1, 4), np.float32))
     for layer, weight in zip(small.layers, weights, strict=True):
         np.testing.assert_allclose(layer.kernel[...], weight, rtol=1e-3)
 
@@ -132,7 +134,7 @@ def test_reasons():
             x = self.norm(self.normed(jax.nn.relu6(self.clipped(x))), use_running_average=True)
             return self.last(self.unmatched(x))
 
-    _, log = compress.apply(made(Reasons), compress.Equalize(), example=np.ones((1, 4)))
+    _, log = compress.apply(made(Reasons), compress.Equalize(), example=np.ones((1, 4), np.float32))
     why = {row.path: row.why for row in log.rows}
     assert "ReLU6 is not scale-free" in why["clipped"]
     assert why["normed"] == "it feeds norm, a BatchNorm: fold it first (FoldBatchNorm)"
@@ -141,20 +143,22 @@ def test_reasons():
     with pytest.raises(ValueError, match="tolerance above 0"):
         compress.Equalize(sweeps=0)
     with pytest.raises(ValueError, match=r"NaN or inf in layers/0/kernel"):
-        compress.apply(two([[np.nan, 1]], [[1], [1]]), compress.Equalize(), example=np.ones((1, 1)))
+        compress.apply(
+            two([[np.nan, 1]], [[1], [1]]), compress.Equalize(), example=np.ones((1, 1), np.float32)
+        )
 
 
 def test_consumers_have_to_match():
     _, log = compress.apply(
         two(np.ones((2, 2)), np.ones((2, 2))),
         compress.Equalize("layers/0"),
-        example=np.ones((1, 2)),
+        example=np.ones((1, 2), np.float32),
     )
     assert log.rows[0].why == "it feeds layers/2, too, which the step does not match"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v1", "vgg11"])
+@pytest.mark.parametrize("name", ["resnet18", "vgg11"])
 def test_families(name):
     model = drawn(models.create(name, num_classes=4, rngs=nnx.Rngs(0)))
     x = np.asarray(np.random.default_rng(0).normal(size=(1, 32, 32, 3)), np.float32)

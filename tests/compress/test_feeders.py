@@ -149,6 +149,16 @@ def test_weights_that_are_used_elsewhere():
     assert reasons["end"] == "it is an output of the model"
 
 
+def test_inside_a_vmap():
+    class Mapped(Pair):
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return jax.vmap(super().__call__, in_axes=1)(x)
+
+    found = feeders(nnx.eval_shape(lambda: Mapped(jax.nn.relu, nnx.Rngs(0))), jnp.ones((8, 2)))
+    assert found["a"].elsewhere == "it is called in a vmap"
+    assert not found["a"].free.any()
+
+
 def test_inside_a_scan():
     class Scanned(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
