@@ -4,7 +4,7 @@
 import builtins
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -79,7 +79,11 @@ def replay(model: nnx.Module, edits: Iterable[Edit]) -> None:
     Raises:
       ValueError: an edit that does not fit the model, or of a kind that is not known.
     """
-    known = {"replace": _Replacing(model), "resize": _resize, "set": _set}
+    known: dict[str, Callable[[nnx.Module, Edit], None]] = {
+        "replace": _Replacing(model),
+        "resize": _resize,
+        "set": _set,
+    }
     for edit in edits:
         if edit.get("op") not in known:
             raise ValueError(f"An edit's op is one of {', '.join(known)}. Got {edit}.")

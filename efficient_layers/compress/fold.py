@@ -5,7 +5,6 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 from flax import nnx
 
@@ -92,7 +91,7 @@ def _fold(layer: Any, norm: nnx.BatchNorm) -> tuple[np.ndarray, np.ndarray]:
     """`ops.fold_batch_norm` in NumPy: what is done once an array is not worth compiling."""
 
     def array(variable: Any, missing: float) -> np.ndarray:
-        return np.float32(missing) if variable is None else np.asarray(variable[...], np.float32)
+        return np.asarray(missing if variable is None else variable[...], np.float32)
 
     gain = array(norm.scale, 1) / np.sqrt(array(norm.var, 1) + np.float32(norm.epsilon))
     shift = array(norm.bias, 0) - (array(norm.mean, 0) - array(layer.bias, 0)) * gain
