@@ -11,6 +11,7 @@
 
 from efficient_layers.compress.apply import apply, rebuild
 from efficient_layers.compress.awq import AWQ
+from efficient_layers.compress.cluster import Cluster
 from efficient_layers.compress.equalize import Equalize
 from efficient_layers.compress.explain import explain
 from efficient_layers.compress.finalize import Finalize, finalize
@@ -33,6 +34,7 @@ from efficient_layers.compress.quantize import Quantize
 from efficient_layers.compress.remove_blocks import RemoveBlocks
 from efficient_layers.compress.remove_channels import RemoveChannels
 from efficient_layers.compress.schedule import Polynomial, polynomial
+from efficient_layers.compress.share import Share
 from efficient_layers.compress.smooth_quant import SmoothQuant
 from efficient_layers.compress.sparse_training import rigl, sparse_evolution
 from efficient_layers.compress.technique import Change, Context, Edit, Skip, Technique
@@ -41,6 +43,7 @@ from efficient_layers.compress.verdict import Verdict, compare
 __all__ = [
     "AWQ",
     "Change",
+    "Cluster",
     "Context",
     "Edit",
     "Equalize",
@@ -55,6 +58,7 @@ __all__ = [
     "Quantize",
     "RemoveBlocks",
     "RemoveChannels",
+    "Share",
     "Skip",
     "SmoothQuant",
     "Technique",

@@ -216,7 +216,7 @@ def _rows(
     for answer in answers:
         size = before[answer.path]
         touched = isinstance(answer, Change)
-        after = Size.of(module_at(model, answer.path)) if touched else size
+        after = _after(model, answer) if isinstance(answer, Change) else size
         rows.append(Row(number, str(step), answer.path, touched, answer.why, size, after))
     answered = {answer.path for answer in answers}
     for path, module in matched.items():
@@ -224,6 +224,13 @@ def _rows(
             why = f"{type(step).__name__} takes no {type(module).__name__}"
             rows.append(Row(number, str(step), path, False, why, before[path], before[path]))
     return rows
+
+
+def _after(model: nnx.Module, change: Change) -> Size:
+    """A module that became another one holds nothing of its own."""
+    if any(edit["op"] == "tie" and edit["path"] == change.path for edit in change.edits):
+        return Size(0, 0)
+    return Size.of(module_at(model, change.path))
 
 
 def _owns_variables(module: nnx.Module) -> bool:

@@ -44,6 +44,11 @@ def assign(path: str, **attributes: Any) -> Edit:
     return {"op": "set", "path": path, "attributes": encoded}
 
 
+def tie(path: str, to: str) -> Edit:
+    """The module at `path` becomes the one at `to`, the very object, wherever it stands."""
+    return {"op": "tie", "path": path, "to": to}
+
+
 def values_of(path: str, module: nnx.Module) -> dict[str, Any]:
     """Path -> array of every Variable of `module`, for the `values` of a change that puts it there.
 
@@ -79,8 +84,10 @@ def replay(model: nnx.Module, edits: Iterable[Edit]) -> None:
     Raises:
       ValueError: an edit that does not fit the model, or of a kind that is not known.
     """
+    places = _Places(model)
     known: dict[str, Callable[[nnx.Module, Edit], None]] = {
-        "replace": _Replacing(model),
+        "replace": places.replace,
+        "tie": places.tie,
         "resize": _resize,
         "set": _set,
     }
@@ -105,40 +112,49 @@ def in_train_mode(model: nnx.Module) -> bool:
     return True
 
 
-class _Replacing:
-    """Replaces modules one by one; the model is walked once for all of them."""
+class _Places:
+    """Where modules stand, so that a shared one stays shared. The model is walked once."""
 
     def __init__(self, model: nnx.Module) -> None:
         self._model = model
-        self._places: dict[int, list[tuple[nnx.Module, str]]] | None = None
+        self._known: dict[int, list[tuple[nnx.Module, str]]] | None = None
         self._trains = True
 
-    def __call__(self, model: nnx.Module, edit: Edit) -> None:
+    def replace(self, model: nnx.Module, edit: Edit) -> None:
         name = edit["layer"]
         make = _layer(name)
         if not edit["path"]:
             raise ValueError(f"The model itself is not replaced by a {name}: use a Sequential.")
-        if self._places is None:
-            self._walk()
         arguments = {key: _decoded(key, value) for key, value in edit["arguments"].items()}
         new = nnx.eval_shape(lambda: make(**arguments, rngs=nnx.Rngs(0)))
+        self._put(edit["path"], new)
         if not self._trains:
             new.eval()
-        old = at(model, edit["path"])
-        put(model, edit["path"], new)
-        assert self._places is not None
-        places = self._places.pop(id(old), [])
-        for owner, attribute in places:  # a module that is shared stays shared
+
+    def tie(self, model: nnx.Module, edit: Edit) -> None:
+        if f"{edit['to']}/".startswith(f"{edit['path']}/"):
+            raise ValueError(f"A module is not tied to one inside of it. Got {edit}.")
+        self._put(edit["path"], at(model, edit["to"]))
+
+    def _put(self, path: str, new: nnx.Module) -> None:
+        """`new` in every place of the module at `path`."""
+        if self._known is None:
+            self._walk()
+        assert self._known is not None
+        old = at(self._model, path)
+        put(self._model, path, new)
+        places = self._known.pop(id(old), [])
+        for owner, attribute in places:
             setattr(owner, attribute, new)
-        self._places[id(new)] = places
+        self._known.setdefault(id(new), []).extend(places)
 
     def _walk(self) -> None:
         self._trains = in_train_mode(self._model)
-        self._places = {}
+        self._known = {}
         for _, owner in [*modules(self._model), ("", self._model)]:
             for attribute, child in vars(owner).items():
                 if isinstance(child, nnx.Module):
-                    self._places.setdefault(id(child), []).append((owner, attribute))
+                    self._known.setdefault(id(child), []).append((owner, attribute))
 
 
 def _layer(name: str) -> Any:

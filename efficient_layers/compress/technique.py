@@ -15,6 +15,7 @@ Edit = dict[str, Any]
     {"op": "replace", "path": P of a module, "layer": a name of `el.layers`, "arguments": {...}}
     {"op": "resize", "path": P of a Variable, "shape": [...]}
     {"op": "set", "path": P of a module, "attributes": {name: value}}
+    {"op": "tie", "path": P of a module, "to": P of the module that takes its place, too}
 """
 
 Kind = type | str | tuple[type | str, ...] | None

@@ -9,6 +9,9 @@ from efficient_layers.layers.block_diagonal_linear import BlockDiagonalLinear
 from efficient_layers.layers.block_sparse_attention import BlockSparseAttention
 from efficient_layers.layers.blur_pool import BlurPool
 from efficient_layers.layers.causal_conv import CausalConv
+from efficient_layers.layers.clustered_conv import ClusteredConv
+from efficient_layers.layers.clustered_embedding import ClusteredEmbedding
+from efficient_layers.layers.clustered_linear import ClusteredLinear
 from efficient_layers.layers.conv import Conv
 from efficient_layers.layers.conv_bn_act import ConvBNAct
 from efficient_layers.layers.conv_next_block import ConvNeXtBlock
@@ -87,6 +90,9 @@ __all__ = [
     "CPConv",
     "CReLU",
     "CausalConv",
+    "ClusteredConv",
+    "ClusteredEmbedding",
+    "ClusteredLinear",
     "Conv",
     "ConvBNAct",
     "ConvNeXtBlock",

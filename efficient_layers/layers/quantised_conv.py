@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the quantised convolutions share: sizes, checks, padding, the floating-point form."""
+"""What convolutions with stored codes share: sizes, checks, padding, the floating-point form."""
 
 from collections.abc import Sequence
 from math import prod
@@ -18,8 +18,8 @@ from efficient_layers.ops.precision import add_bias
 Padding = str | int | Sequence[int | tuple[int, int]]
 
 
-class QuantisedConv(nnx.Module):
-    """Sizes, checks and padding that both forms of a layer share; names are `nnx.Conv`'s."""
+class StoredConv(nnx.Module):
+    """A convolution whose kernel a subclass stores in some other form; names are `nnx.Conv`'s."""
 
     def __init__(
         self,
@@ -31,7 +31,6 @@ class QuantisedConv(nnx.Module):
         padding: Padding = "SAME",
         kernel_dilation: int | Sequence[int] = 1,
         feature_group_count: int = 1,
-        spec: QuantSpec = WEIGHT_ONLY,
         use_bias: bool = True,
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
@@ -45,12 +44,10 @@ class QuantisedConv(nnx.Module):
         self.out_features = out_features
         self.feature_group_count = feature_group_count
         self.padding = padding if isinstance(padding, str | int) else tuple(padding)
-        self.spec = spec
         self.use_bias = use_bias
         self.dtype = dtype
         self.param_dtype = param_dtype
         self._check_sizes()
-        self._check_spec()
         self.bias: Any = nnx.data(None)
         if use_bias:
             self.bias = nnx.Param(jnp.zeros((out_features,), param_dtype))
@@ -94,31 +91,6 @@ class QuantisedConv(nnx.Module):
             raise ValueError(
                 f'{name} expects padding "SAME", "VALID", a number or pairs. Got {self.padding!r}.'
             )
-
-    def _check_spec(self) -> None:
-        name, spec = type(self).__name__, self.spec
-        if spec.granularity == "group":
-            raise ValueError(
-                f'{name} expects granularity "tensor" or "channel": its products sum over all '
-                f'inputs at once. Got "group" (group_size={spec.group_size}).'
-            )
-        if spec.activations is not None and not spec.symmetric:
-            raise ValueError(
-                f"{name} with int8 activations expects symmetric weights: a zero point of the "
-                "weights needs the sum of every window of the input. Got symmetric=False; use it "
-                "with activations=None."
-            )
-        if spec.activations == "dynamic" and not spec.symmetric_activations:
-            raise ValueError(
-                f"{name} with dynamic activations expects them symmetric: what is padded with is "
-                "one zero point for all examples. Got symmetric_activations=False; use "
-                'activations="static".'
-            )
-
-    @property
-    def _parts(self) -> tuple[int, ...]:
-        rank = len(self.kernel_shape)
-        return self.spec.scale_shape(self.kernel_shape, channel=rank - 1, inputs=rank - 2)
 
     def _batched(self, x: jax.Array) -> jax.Array:
         """(b, *spatial, in), the leading axes folded."""
@@ -164,6 +136,50 @@ class QuantisedConv(nnx.Module):
         names = ("in_features", "out_features", "kernel_size", "strides", "padding")
         more = ("kernel_dilation", "feature_group_count", "use_bias", "dtype", "param_dtype")
         return {name: getattr(self, name) for name in (*names, *more)}
+
+
+class QuantisedConv(StoredConv):
+    """Both forms of a quantised convolution: `spec` says how the kernel and the input are coded."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        *,
+        spec: QuantSpec = WEIGHT_ONLY,
+        rngs: nnx.Rngs,
+        **kwargs: Any,
+    ):
+        self.spec = spec
+        self._check_spec()
+        super().__init__(in_features, out_features, kernel_size, strides, rngs=rngs, **kwargs)
+
+    def _check_spec(self) -> None:
+        name, spec = type(self).__name__, self.spec
+        if spec.granularity == "group":
+            raise ValueError(
+                f'{name} expects granularity "tensor" or "channel": its products sum over all '
+                f'inputs at once. Got "group" (group_size={spec.group_size}).'
+            )
+        if spec.activations is not None and not spec.symmetric:
+            raise ValueError(
+                f"{name} with int8 activations expects symmetric weights: a zero point of the "
+                "weights needs the sum of every window of the input. Got symmetric=False; use it "
+                "with activations=None."
+            )
+        if spec.activations == "dynamic" and not spec.symmetric_activations:
+            raise ValueError(
+                f"{name} with dynamic activations expects them symmetric: what is padded with is "
+                "one zero point for all examples. Got symmetric_activations=False; use "
+                'activations="static".'
+            )
+
+    @property
+    def _parts(self) -> tuple[int, ...]:
+        rank = len(self.kernel_shape)
+        return self.spec.scale_shape(self.kernel_shape, channel=rank - 1, inputs=rank - 2)
 
 
 def _each(value: int | Sequence[int], rank: int) -> tuple[int, ...]:

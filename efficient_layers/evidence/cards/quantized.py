@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cards of the quantised layers."""
+"""Cards of the quantised and the clustered layers."""
 
 from typing import Any
 
@@ -22,6 +22,11 @@ def _conv(label: str, layer: Any, **spec: Any) -> Side:
 def _embedding(label: str, **spec: Any) -> Side:
     settings = layers.QuantSpec(**spec)
     return Side(label, lambda rngs: layers.QuantEmbedding(30_000, 768, spec=settings, rngs=rngs))
+
+
+def _clusters(layer: Any, bits: int, *sizes: Any, **settings: Any) -> Side:
+    label = ", ".join([f"{bits} bits", *(f"{n} {name}" for name, n in settings.items())])
+    return Side(label, lambda rngs: layer(*sizes, bits=bits, **settings, rngs=rngs))
 
 
 _FLOAT = Side("nnx.Linear 768 -> 3072", lambda rngs: nnx.Linear(768, 3072, rngs=rngs))
@@ -115,5 +120,43 @@ CARDS = (
             _linear("half of the weights", layers.QuantLinear, noise=0.5),
             _linear("a tenth, 4 bits", layers.QuantLinear, bits=4, noise=0.1),
         ),
+    ),
+    Card(
+        name="clustered_linear",
+        layers=("ClusteredLinear",),
+        pays="2 to 8 bits a weight, centroids where the weights are, trained without float masters",
+        x=(128, 768),
+        baseline=_FLOAT,
+        sides=(
+            _clusters(layers.ClusteredLinear, 4, 768, 3072),
+            _clusters(layers.ClusteredLinear, 4, 768, 3072, groups=48),
+            _clusters(layers.ClusteredLinear, 5, 768, 3072),
+            _clusters(layers.ClusteredLinear, 8, 768, 3072),
+        ),
+    ),
+    Card(
+        name="clustered_conv",
+        layers=("ClusteredConv",),
+        pays="a convolution's bytes at 2 to 8 bits a weight, about its time",
+        x=(8, 28, 28, 64),
+        baseline=Side("3x3 Conv 64 -> 64", lambda rngs: layers.Conv(64, 64, (3, 3), rngs=rngs)),
+        sides=(
+            _clusters(layers.ClusteredConv, 4, 64, 64, (3, 3)),
+            _clusters(layers.ClusteredConv, 8, 64, 64, (3, 3)),
+        ),
+    ),
+    Card(
+        name="clustered_embedding",
+        layers=("ClusteredEmbedding",),
+        pays="a table at 2 to 8 bits an entry whose centroids still train",
+        x=(8, 256),
+        baseline=Side(
+            "Embedding 30,000 x 768", lambda rngs: layers.Embedding(30_000, 768, rngs=rngs)
+        ),
+        sides=(
+            _clusters(layers.ClusteredEmbedding, 4, 30_000, 768),
+            _clusters(layers.ClusteredEmbedding, 8, 30_000, 768),
+        ),
+        vocabulary=30_000,
     ),
 )
