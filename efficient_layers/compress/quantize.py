@@ -16,9 +16,10 @@ from efficient_layers.compress.calibrate import CLIPS, Clip, Range, call_order, 
 from efficient_layers.compress.edits import module_at, replace, values_of
 from efficient_layers.compress.finalize import sizes_of, to_integers
 from efficient_layers.compress.gptq import Order
-from efficient_layers.compress.low_rank import factorised
+from efficient_layers.compress.low_rank_layers import factorised
 from efficient_layers.compress.rounding import Inputs, Rounding
 from efficient_layers.compress.technique import Change, Context, Skip, Technique
+from efficient_layers.layers.low_rank_conv import LowRankConv
 from efficient_layers.layers.quant_spec import Activations, Granularity, Method
 from efficient_layers.models.paths import modules
 from efficient_layers.ops.quantize import code_range
@@ -150,7 +151,7 @@ class Quantize(Technique):
         return wild if self.keep_ends is None else self.keep_ends
 
     def plan(self, context: Context) -> Iterable[Change | Skip]:
-        context, parents = _factorised(context)
+        context, parents = _factorised(_with_parts(context))
         ends = _ends(context) if self._keeps_ends else {}
         chosen: dict[str, Any] = {}
         for path, module in context.matched:
@@ -240,6 +241,16 @@ class Quantize(Technique):
             return to_integers(path, fake, why + rounded.why, rounded.weight)
         edit = replace(path, type(fake).__name__, **sizes_of(fake), spec=fake.spec)
         return Change(path, f"{why}, float masters to train", (edit,), values_of(path, fake))
+
+
+def _with_parts(context: Context) -> Context:
+    """The context in which the parts of each matched low-rank layer match, too."""
+    matched = dict(context.matched)
+    for path, layer in context.matched:
+        if isinstance(layer, layers.FactorizedLinear | LowRankConv):
+            names = getattr(layer, "parts", ("reduce", "expand"))
+            matched |= {f"{path}/{name}": getattr(layer, name) for name in names}
+    return context._replace(matched=tuple(matched.items()))
 
 
 def _factorised(context: Context) -> tuple[Context, dict[str, Change]]:

@@ -13,6 +13,7 @@ from flax import nnx
 
 from efficient_layers import layers
 from efficient_layers.layers.attention import Attention
+from efficient_layers.layers.low_rank_conv import LowRankConv
 from efficient_layers.models.pqrnn import QRNN
 
 Sizes = dict[str, Any]
@@ -112,6 +113,19 @@ def _low_rank(module: Any, _: int | None) -> Sizes:
     return {"in_features": ins, "rank": rank, "out_features": outs}
 
 
+def _factorized(module: Any, _: int | None) -> Sizes:
+    reduce, expand = module.reduce, module.expand
+    ends = {"in_features": reduce.in_features, "out_features": expand.out_features}
+    return {**ends, "rank": reduce.out_features}
+
+
+def _low_rank_conv(module: Any, _: int | None) -> Sizes:
+    first, last = (getattr(module, module.parts[place]) for place in (0, -1))
+    if hasattr(module, "ranks"):
+        return {"ranks": (first.out_features, last.in_features)}
+    return {"rank": first.out_features}
+
+
 def _projected_heads(module: Any, _: int | None) -> Sizes:
     heads = module.query.out_features // module.head_dim
     return {"in_features": module.query.in_features, "num_heads": heads}
@@ -167,6 +181,8 @@ _TABLE: tuple[tuple[Any, Callable[[Any, int | None], Mapping[str, Any]]], ...] =
     ((nnx.Embed, layers.Embedding), _embed),
     (layers.GatedLinearUnit, _gated),
     (layers.LowRankLinear, _low_rank),
+    (layers.FactorizedLinear, _factorized),
+    (LowRankConv, _low_rank_conv),
     (layers.FusedMBConv, _fused),
     (Attention, _attention),
     (layers.GatedLinearAttention, _gated_heads),

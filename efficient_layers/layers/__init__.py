@@ -15,12 +15,14 @@ from efficient_layers.layers.clustered_linear import ClusteredLinear
 from efficient_layers.layers.conv import Conv
 from efficient_layers.layers.conv_bn_act import ConvBNAct
 from efficient_layers.layers.conv_next_block import ConvNeXtBlock
+from efficient_layers.layers.cp_conv import CPConv
 from efficient_layers.layers.crelu import CReLU
 from efficient_layers.layers.delta_net import DeltaNet
 from efficient_layers.layers.depthwise_conv import DepthwiseConv
 from efficient_layers.layers.diagonal_ssm import DiagonalSSM
 from efficient_layers.layers.drop_path import DropPath
 from efficient_layers.layers.embedding import Embedding
+from efficient_layers.layers.factorized_conv import FactorizedConv
 from efficient_layers.layers.factorized_embedding import FactorizedEmbedding
 from efficient_layers.layers.factorized_linear import FactorizedLinear
 from efficient_layers.layers.fire import Fire
@@ -40,7 +42,6 @@ from efficient_layers.layers.layer_norm import LayerNorm
 from efficient_layers.layers.linear_attention import LinearAttention
 from efficient_layers.layers.linformer import Linformer
 from efficient_layers.layers.lora_linear import Frozen, LoRALinear
-from efficient_layers.layers.low_rank_conv import CPConv, SpatialSeparableConv, TuckerConv
 from efficient_layers.layers.low_rank_linear import LowRankLinear
 from efficient_layers.layers.lstm import GRU, LSTM
 from efficient_layers.layers.make_divisible import make_divisible
@@ -71,9 +72,11 @@ from efficient_layers.layers.shared_stack import SharedStack
 from efficient_layers.layers.shuffle_unit import ShuffleUnit
 from efficient_layers.layers.sliding_window_attention import SlidingWindowAttention
 from efficient_layers.layers.sparse_linear import SparseLinear
+from efficient_layers.layers.spatial_separable_conv import SpatialSeparableConv
 from efficient_layers.layers.squeeze_excite import SqueezeExcite
 from efficient_layers.layers.standardized_conv import StandardizedConv
 from efficient_layers.layers.tied_linear import tied_linear
+from efficient_layers.layers.tucker_conv import TuckerConv
 from efficient_layers.ops.activation import hard_sigmoid, hard_swish
 from efficient_layers.ops.block_sparse import BlockPattern
 
@@ -101,6 +104,7 @@ __all__ = [
     "DiagonalSSM",
     "DropPath",
     "Embedding",
+    "FactorizedConv",
     "FactorizedEmbedding",
     "FactorizedLinear",
     "Fire",

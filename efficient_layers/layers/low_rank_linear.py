@@ -10,7 +10,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from efficient_layers.layers.dense import Dense, kernel_of
-from efficient_layers.ops.kernel_factors import check_rank
+from efficient_layers.ops.kernel_factors import check_rank, svd_energy, svd_factors
 
 
 class LowRankLinear(Dense):
@@ -62,12 +62,18 @@ class LowRankLinear(Dense):
 
     @classmethod
     def from_linear(
-        cls, linear: nnx.Linear, *, rank: int | None = None, energy: float | None = None
+        cls,
+        linear: nnx.Linear,
+        *,
+        rank: int | None = None,
+        energy: float | None = None,
+        gram: np.ndarray | None = None,
     ) -> Self:
         """The nearest layer of `rank`, or of the least rank that keeps `energy`.
 
         Args:
           energy: share of the kernel's squared singular values to keep, in (0, 1].
+          gram: X^T X of the inputs: nearest in the outputs instead (`svd_factors`).
 
         Raises:
           ValueError: not exactly one of the two is given, or it is out of range.
@@ -75,11 +81,10 @@ class LowRankLinear(Dense):
         """
         if (rank is None) == (energy is None):
             raise ValueError(f"from_linear expects rank or energy. Got {rank=}, {energy=}.")
-        left, values, right = np.linalg.svd(kernel_of(linear), full_matrices=False)
-        kept = _rank_for(values, energy) if rank is None else rank
-        root = np.sqrt(values[:kept])
-        factors = {"u": left[:, :kept] * root, "v": root[:, None] * right[:kept]}
-        return cls._like(linear, factors, rank=kept)
+        kernel = kernel_of(linear)
+        kept = _rank_for(svd_energy(kernel, gram=gram), energy) if rank is None else rank
+        u, v = svd_factors(kernel, kept, gram=gram)
+        return cls._like(linear, {"u": u, "v": v}, rank=kept)
 
     def _weights(self) -> tuple[jax.Array, ...]:
         return self.u[...], self.v[...]
@@ -91,10 +96,9 @@ class LowRankLinear(Dense):
         return u @ v
 
 
-def _rank_for(values: np.ndarray, energy: float | None) -> int:
-    """The least rank whose squared singular values are `energy` of their sum."""
+def _rank_for(kept: np.ndarray, energy: float | None) -> int:
+    """The least rank that keeps `energy`."""
     if energy is None or not 0 < energy <= 1:
         raise ValueError(f"from_linear expects an energy in (0, 1]. Got {energy}.")
-    kept = np.cumsum(values**2)
     # Of a sum in floating point, the last share may fall short of 1 by rounding.
-    return min(int(np.searchsorted(kept, energy * kept[-1])) + 1, len(values))
+    return min(int(np.searchsorted(kept, energy)) + 1, len(kept))

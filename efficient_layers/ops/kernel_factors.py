@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Low-rank factors of a convolution's kernel (kh, kw, in, out): SVD, Tucker-2, CP.
+"""Low-rank factors of a kernel (kh, kw, in, out) or (in, out): SVD, spatial, Tucker-2, CP.
 
 For weights that exist already: computed once, outside jit, in NumPy and float64, the same numbers
-on every run. Factors of a larger rank never fit worse in `spatial_factors` and `tucker2_factors`.
+on every run. But for CP, factors of a larger rank never fit worse, and `*_energy` says how well
+each rank fits without making its factors: the share of the kernel's squared norm that is kept,
+1 - |K - K'|^2 / |K|^2.
 """
 
 import math
 from typing import NamedTuple
 
 import numpy as np
+
+
+class SVDFactors(NamedTuple):
+    """reduce (kh, kw, in, rank), expand (1, 1, rank, out); (in, rank), (rank, out) of a matrix."""
+
+    reduce: np.ndarray
+    expand: np.ndarray
 
 
 class SpatialFactors(NamedTuple):
@@ -41,6 +50,11 @@ def check_rank(what: str, rank: int, limit: int, matrix: str) -> None:
         raise ValueError(f"{what} expects a rank from 1 to {limit} ({matrix}). Got {rank}.")
 
 
+def svd_limit(shape: tuple[int, ...]) -> int:
+    """The rank at which `svd_factors` are exact: of a matrix of (kh kw) in x out."""
+    return min(math.prod(shape[:-1]), shape[-1])
+
+
 def spatial_limit(shape: tuple[int, ...]) -> int:
     """The rank at which `spatial_factors` are exact: of a matrix of kh in x kw out."""
     kh, kw, inputs, outputs = shape
@@ -51,6 +65,69 @@ def cp_limit(shape: tuple[int, ...]) -> int:
     """A rank at which `cp_factors` are exact: an SVD for each of the kh kw positions."""
     kh, kw, inputs, outputs = shape
     return kh * kw * min(inputs, outputs)
+
+
+def svd_factors(kernel: np.ndarray, rank: int, *, gram: np.ndarray | None = None) -> SVDFactors:
+    """K[..., i, o] = sum_r reduce[..., i, r] expand[r, o], nearest in the Frobenius norm.
+
+    With W the kernel as a matrix of (... i) rows: a truncated SVD, its singular values shared
+    evenly between the factors. With `gram` = X^T X of the inputs X, nearest in the outputs instead:
+    |X W - X W'|^2 = |L^T (W - W')|^2 where L L^T = X^T X (Cholesky), so W' is L^-T times the
+    truncated SVD of L^T W. Directions that X does not take have no weight: 1e-6 of the mean of the
+    diagonal is added to it.
+
+    Reference: Eckart & Young, 1936; with `gram`: Chen et al., *DRONE: Data-aware Low-rank
+    Compression for Large NLP Models*, NeurIPS 2021; Wang et al., *SVD-LLM* (arXiv 2403.07378),
+    section 3.1.
+
+    Raises:
+      ValueError: a rank that the matrix cannot have; a gram of another shape.
+    """
+    check_rank("svd_factors", rank, svd_limit(kernel.shape), "(kh kw) in x out")
+    whitened, lower = _whitened(kernel, gram)
+    left, values, right = np.linalg.svd(whitened, full_matrices=False)
+    root = np.sqrt(values[:rank])
+    reduce = left[:, :rank] * root
+    if lower is not None:
+        reduce = np.linalg.solve(lower.T, reduce)
+    reduce = reduce.reshape(*kernel.shape[:-1], rank)
+    expand = root[:, None] * right[:rank]
+    return SVDFactors(reduce, expand.reshape((1,) * (kernel.ndim - 2) + expand.shape))
+
+
+def svd_energy(kernel: np.ndarray, *, gram: np.ndarray | None = None) -> np.ndarray:
+    """What `svd_factors` of rank 1, 2, ... keep of |W|^2; with `gram`, of |X W|^2."""
+    return _cumulated(np.linalg.svd(_whitened(kernel, gram)[0], compute_uv=False) ** 2)
+
+
+def _whitened(kernel: np.ndarray, gram: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """L^T W and L, of L L^T = gram; W and None without one."""
+    matrix = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
+    if gram is None:
+        return matrix, None
+    if gram.shape != 2 * matrix.shape[:1]:
+        raise ValueError(
+            f"A kernel with {len(matrix)} rows expects a gram of {2 * matrix.shape[:1]}. "
+            f"Got {gram.shape}."
+        )
+    size = float(np.trace(gram)) / len(gram)
+    if size == 0:  # nothing goes in: any factors will do
+        return matrix, None
+    # Sums in float32 may leave an eigenvalue below 0 by 1e-7 of the largest.
+    damping = 1e-6
+    while True:
+        try:
+            lower = np.linalg.cholesky(gram + damping * size * np.eye(len(gram)))
+        except np.linalg.LinAlgError:
+            damping *= 10
+        else:
+            return lower.T @ matrix, lower
+
+
+def _cumulated(energies: np.ndarray) -> np.ndarray:
+    """Running sums as shares of the whole; 1 where there is nothing to keep."""
+    sums = np.cumsum(energies)
+    return sums / sums[-1] if sums[-1] > 0 else np.ones_like(sums)
 
 
 def spatial_factors(kernel: np.ndarray, rank: int) -> SpatialFactors:
@@ -68,12 +145,23 @@ def spatial_factors(kernel: np.ndarray, rank: int) -> SpatialFactors:
     """
     kh, kw, inputs, outputs = kernel.shape
     check_rank("spatial_factors", rank, spatial_limit(kernel.shape), "kh in x kw out")
-    matrix = np.asarray(kernel, np.float64).transpose(0, 2, 1, 3).reshape(kh * inputs, -1)
-    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    left, values, right = np.linalg.svd(_separated(kernel), full_matrices=False)
     root = np.sqrt(values[:rank])
     vertical = (left[:, :rank] * root).reshape(kh, 1, inputs, rank)
     horizontal = (root[:, None] * right[:rank]).reshape(rank, kw, outputs)
     return SpatialFactors(vertical, horizontal.transpose(1, 0, 2)[None])
+
+
+def spatial_energy(kernel: np.ndarray) -> np.ndarray:
+    """What `spatial_factors` of rank 1, 2, ... keep of |K|^2."""
+    return _cumulated(np.linalg.svd(_separated(kernel), compute_uv=False) ** 2)
+
+
+def _separated(kernel: np.ndarray) -> np.ndarray:
+    """(kh, kw, in, out) as a matrix of (kh in) x (kw out)."""
+    kh, kw, inputs, outputs = kernel.shape
+    matrix = np.asarray(kernel, np.float64).transpose(0, 2, 1, 3)
+    return matrix.reshape(kh * inputs, kw * outputs)
 
 
 def tucker2_factors(kernel: np.ndarray, ranks: tuple[int, int]) -> TuckerFactors:
@@ -91,16 +179,29 @@ def tucker2_factors(kernel: np.ndarray, ranks: tuple[int, int]) -> TuckerFactors
     kernel = np.asarray(kernel, np.float64)
     check_rank("tucker2_factors", ranks[0], kernel.shape[2], "in")
     check_rank("tucker2_factors", ranks[1], kernel.shape[3], "out")
-    bases = [_leading(kernel, axis, rank) for axis, rank in zip((2, 3), ranks, strict=True)]
+    inner, outer = (_leading(kernel, axis)[:, :n] for axis, n in zip((2, 3), ranks, strict=True))
+    core = np.einsum("yxio,ir,os->yxrs", kernel, inner, outer, optimize=True)
+    return TuckerFactors(inner[None, None], core, outer.T[None, None])
+
+
+def tucker2_energy(kernel: np.ndarray) -> np.ndarray:
+    """[r - 1, s - 1]: what `tucker2_factors` of ranks (r, s) keep of |K|^2, (in, out).
+
+    The bases are orthonormal and those of lower ranks lead those of higher ones, so it is the part
+    of the full core's squared norm that the first r and s of its rows and columns hold.
+    """
+    kernel = np.asarray(kernel, np.float64)
+    bases = _leading(kernel, 2), _leading(kernel, 3)
     core = np.einsum("yxio,ir,os->yxrs", kernel, *bases, optimize=True)
-    return TuckerFactors(bases[0][None, None], core, bases[1].T[None, None])
+    sums = np.square(core).sum((0, 1)).cumsum(0).cumsum(1)
+    return sums / sums[-1, -1] if sums[-1, -1] > 0 else np.ones_like(sums)
 
 
-def _leading(kernel: np.ndarray, axis: int, rank: int) -> np.ndarray:
-    """The first `rank` left singular vectors of `kernel` unfolded along `axis`, as columns."""
+def _leading(kernel: np.ndarray, axis: int) -> np.ndarray:
+    """The left singular vectors of `kernel` unfolded along `axis`, the greatest first."""
     unfolded = np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1)
     _, vectors = np.linalg.eigh(unfolded @ unfolded.T)  # ascending
-    return vectors[:, ::-1][:, :rank]
+    return vectors[:, ::-1]
 
 
 def cp_factors(kernel: np.ndarray, rank: int, *, sweeps: int = 100) -> CPFactors:
@@ -128,6 +229,13 @@ def cp_factors(kernel: np.ndarray, rank: int, *, sweeps: int = 100) -> CPFactors
         factors = _cp_sweep(kernel, factors)
     y, x, i, o = _balanced(factors)
     return CPFactors(i[None, None], y[:, None, None], x[None, :, None], o.T[None, None])
+
+
+def cp_energy(kernel: np.ndarray, factors: CPFactors) -> float:
+    """What `factors` keep of |K|^2."""
+    i, y, x, o = (f.reshape(-1, f.shape[-1]) for f in (*factors[:3], factors.expand[0, 0].T))
+    rest = np.square(kernel - _cp_sum([y, x, i, o])).sum()
+    return 1.0 - float(rest / max(np.square(kernel).sum(), np.finfo(np.float64).tiny))
 
 
 def _cp_start(kernel: np.ndarray, rank: int) -> list[np.ndarray]:

@@ -14,10 +14,16 @@ from efficient_layers.ops import kernel_factors
 from tests.layers.cases.low_rank_conv import kernel_of
 
 pytestmark = pytest.mark.fast
-LAYERS = (layers.SpatialSeparableConv, layers.TuckerConv, layers.CPConv)
-FULL = {layers.SpatialSeparableConv: 12, layers.TuckerConv: (4, 6), layers.CPConv: 24}
+LAYERS = (layers.FactorizedConv, layers.SpatialSeparableConv, layers.TuckerConv, layers.CPConv)
+FULL = {
+    layers.FactorizedConv: 6,
+    layers.SpatialSeparableConv: 12,
+    layers.TuckerConv: (4, 6),
+    layers.CPConv: 24,
+}
 # Rising sequences for a kernel of 3 x 2, 4 -> 6.
 RISING = {
+    layers.FactorizedConv: [1, 2, 4, 6],
     layers.SpatialSeparableConv: [1, 2, 4, 8, 12],
     layers.TuckerConv: [(1, 1), (2, 1), (2, 3), (3, 5), (4, 6)],
     layers.CPConv: [1, 2, 4, 8, 12, 24],
@@ -81,6 +87,7 @@ def test_spatial_factors_reach_the_bound_of_eckart_and_young():
 def test_a_kernel_of_low_rank_is_found_again(layer):
     draw = np.random.default_rng(0)
     planted = {
+        layers.FactorizedConv: ("yxir,ro->yxio", [(3, 2, 4, 3), (3, 6)], 3),
         layers.SpatialSeparableConv: ("yir,xro->yxio", [(3, 4, 3), (2, 3, 6)], 3),
         layers.TuckerConv: ("ir,yxrs,so->yxio", [(4, 2), (3, 2, 2, 3), (3, 6)], (2, 3)),
         layers.CPConv: ("yr,xr,ir,or->yxio", [(3, 3), (2, 3), (4, 3), (6, 3)], 3),
@@ -111,7 +118,7 @@ def test_from_conv_repeats_keeps_dtypes_and_leaves_the_convolution_alone(layer):
 def test_a_rank_that_the_matrix_cannot_have_is_an_error(layer, make):
     excess = (5, 6) if layer is layers.TuckerConv else FULL[layer] + 1
     zero = (4, 0) if layer is layers.TuckerConv else 0
-    for rank, got in ((excess, "Got (5|13|25)"), (zero, "Got 0")):
+    for rank, got in ((excess, "Got (5|7|13|25)"), (zero, "Got 0")):
         with pytest.raises(ValueError, match=f"rank from 1 to .*{got}"):
             make(layer, rank)
 

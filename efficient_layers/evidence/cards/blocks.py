@@ -74,7 +74,7 @@ CARDS = (
     ),
     Card(
         name="low_rank_conv",
-        layers=("SpatialSeparableConv", "TuckerConv", "CPConv"),
+        layers=("SpatialSeparableConv", "TuckerConv", "CPConv", "FactorizedConv"),
         pays="trained convolutions whose kernels have small tails: 2 to 5 times fewer MACs",
         x=(8, 28, 28, 128),
         baseline=Side("Conv 3x3, 128 -> 128", _conv(128)),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cases of `layers.SpatialSeparableConv`, `layers.TuckerConv` and `layers.CPConv`."""
+"""Cases of the convolutions whose kernel is a product of smaller ones."""
 
 import numpy as np
 
@@ -13,6 +13,8 @@ def kernel_of(module):
     k = {name: numpy_layers.array(getattr(module, name).kernel) for name in module.parts}
     if "core" in k:
         return np.einsum("ir,yxrs,so->yxio", k["reduce"][0, 0], k["core"], k["expand"][0, 0])
+    if "vertical" not in k:
+        return np.einsum("yxir,ro->yxio", k["reduce"], k["expand"][0, 0])
     if "reduce" not in k:
         return np.einsum("yir,xro->yxio", k["vertical"][:, 0], k["horizontal"][0])
     vertical, horizontal = k["vertical"][:, 0, 0], k["horizontal"][0, :, 0]
@@ -34,6 +36,7 @@ def dilated_valid(module, x):
 
 
 RANKS = {
+    layers.FactorizedConv: {"rank": 3},
     layers.SpatialSeparableConv: {"rank": 3},
     layers.TuckerConv: {"ranks": (2, 3)},
     layers.CPConv: {"rank": 3},
