@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -37,7 +38,6 @@ from efficient_layers.compress.rank_choice import (
 from efficient_layers.compress.target import goal_of, reach
 from efficient_layers.compress.technique import Change, Context, Skip, Technique
 from efficient_layers.measure.cost import cost
-from efficient_layers.measure.latency import filled
 from efficient_layers.ops.kernel_factors import CPFactors, cp_energy
 
 _BUDGETS = ("macs", "latency_ms")
@@ -179,7 +179,7 @@ class LowRank(Technique):
             edits = [edit_of(path, modules[path], choice) for path, choice in chosen.items()]
             graphdef, state = nnx.split(rebuild(context.model, edits))
             if name == "latency_ms":
-                state = jax.tree.map(filled, state)
+                state = jax.tree.map(_filled, state)
             return nnx.merge(graphdef, state)
 
         return reach(
@@ -222,3 +222,9 @@ class LowRank(Technique):
 
 def _wide(kernel: nnx.Variable) -> np.ndarray:
     return np.asarray(kernel[...], np.float64)
+
+
+def _filled(array: Any) -> jax.Array:
+    """Zeros for a shape alone; a call takes as long for any weights."""
+    alone = isinstance(array, jax.ShapeDtypeStruct)
+    return jnp.zeros(array.shape, array.dtype) if alone else array
