@@ -5,6 +5,7 @@ python -m launch.benchmark --suite=models --against=torch
 python -m launch.benchmark --suite=layers --filter='depthwise*/8,grouped*' --calls=15 --out=
 python -m launch.benchmark --suite=cards --filter='low_rank*'     # tables of docs/layers
 python -m launch.benchmark --suite=attention_lengths --filter=256,512 --calls=5
+python -m launch.benchmark --suite=compressed --filter='mobilenet_v2/*'
 """
 
 import sys
@@ -15,10 +16,10 @@ from absl import app, flags
 from rich.console import Console
 
 from efficient_layers import evidence, ops
-from efficient_layers.evidence import attention_lengths, cards
+from efficient_layers.evidence import attention_lengths, cards, compressed_speed
 from launch import quiet
 
-_SUITES = sorted([*evidence.SUITES, "attention_lengths", "cards"])
+_SUITES = sorted([*evidence.SUITES, "attention_lengths", "cards", "compressed"])
 _SUITE = flags.DEFINE_enum("suite", "models", _SUITES, "What to measure.")
 _AGAINST = flags.DEFINE_enum("against", "torch", ["torch", "none"], "The other side.")
 _FILTER = flags.DEFINE_string("filter", "*", "Globs on WORKLOAD/MODE/BATCH, comma between.")
@@ -38,7 +39,8 @@ def main(argv: list[str]) -> None:
     if _KEEP.value:
         ops.keep_freed_memory()  # for all sides: it is the process's allocator
     console = Console(width=None if sys.stdout.isatty() else 140)
-    measure = {"attention_lengths": _lengths, "cards": _cards}.get(_SUITE.value, _cases)
+    special = {"attention_lengths": _lengths, "cards": _cards, "compressed": _compressed}
+    measure = special.get(_SUITE.value, _cases)
     try:
         evidence.set_threads(_THREADS.value)
         measure(console)
@@ -63,6 +65,12 @@ def _cases(console: Console) -> None:
 def _lengths(console: Console) -> None:
     folder = Path(_OUT.value) / "attention_lengths"
     attention_lengths.measure_all(_FILTER.value, folder, calls=_CALLS.value)
+
+
+def _compressed(console: Console) -> None:
+    folder = Path(_OUT.value) / "compressed"
+    page = compressed_speed.measure_all(_FILTER.value, folder, calls=_CALLS.value)
+    console.print(f"wrote {page}")
 
 
 def _cards(console: Console) -> None:

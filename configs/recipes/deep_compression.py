@@ -21,10 +21,10 @@ def get_config() -> ConfigDict:
             "optimizer": {"learning_rate": rate, "weight_decay": 0.0},
         }
 
-    prune = {"technique": "Prune", "path": "**", "sparsity": 0.8, "scope": "global"}
+    prune = {"technique": "Prune", "path": "**", "sparsity": 0.8, "distribution": "erk"}
     with recipe.unlocked():
         recipe.phases.prune = {"apply": (prune,)}
-        recipe.phases.tune = {"train": tuned(20, 3e-3)}
+        recipe.phases.tune = {"train": tuned(40, 3e-3)}
         recipe.phases.share = {
             "apply": (
                 {"technique": "FoldBatchNorm"},
