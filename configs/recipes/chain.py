@@ -3,9 +3,11 @@
 
     python -m launch.compress --workdir=RUN --recipe=configs/recipes/chain.py --out=RUN_CHAIN
 
-Half the MACs are removed and the rest trained on; linear layers become products of thinner ones
-where that pays, BatchNorms are folded, all is stored as int8, and written again as packed.elp
-(Huffman). Reference: Li et al., *Train Large, Then Compress* (arXiv 2002.11794); Han et al., *Deep
+Channels leave until 40 % of the MACs are left; training goes on and prunes 60 % of what is left on
+the way. Linear layers become products of thinner ones where that pays, BatchNorms are folded, all
+is stored as int8, and written again as packed.elp, its codes Huffman-coded.
+
+Reference: Li et al., *Train Large, Then Compress* (arXiv 2002.11794); Han et al., *Deep
 Compression* (arXiv 1510.00149).
 """
 
@@ -20,13 +22,13 @@ def get_config() -> ConfigDict:
     tuned = {
         "train": {"duration": "40 epochs", "eval_every": "4 epochs"},
         "optimizer": {"learning_rate": 3e-3},
+        "sparsity": {"name": "gradual", "sparsity": 0.6, "begin": "5%", "every": "20 steps"},
     }
+    remove = {"technique": "RemoveChannels", "path": "**", "macs": 0.4}
     low_rank = {"technique": "LowRank", "path": "**", "energy": 0.95}
     int8 = {"technique": "Quantize", "path": "**", "activations": "static", "clip": "mse"}
     with recipe.unlocked():
-        recipe.phases.remove = {
-            "apply": ({"technique": "RemoveChannels", "path": "**", "macs": 0.5},)
-        }
+        recipe.phases.remove = {"apply": (remove,)}
         recipe.phases.tune = {"train": tuned}
         recipe.phases.store = {
             "apply": (low_rank, {"technique": "FoldBatchNorm"}, {**int8, "keep_ends": False})
