@@ -3,7 +3,7 @@
 
     python -m launch.compress --workdir=RUN --recipe=configs/recipes/chain.py --out=RUN_CHAIN
 
-Channels leave until 40 % of the MACs are left; training goes on and prunes 60 % of what is left on
+Channels leave until 42 % of the MACs are left; training goes on and prunes 75 % of what is left on
 the way. Linear layers become products of thinner ones where that pays, BatchNorms are folded, all
 is stored as int8, and written again as packed.elp, its codes Huffman-coded.
 
@@ -20,11 +20,17 @@ def get_config() -> ConfigDict:
     """Values only."""
     recipe = default_recipe()
     tuned = {
-        "train": {"duration": "40 epochs", "eval_every": "4 epochs"},
-        "optimizer": {"learning_rate": 3e-3},
-        "sparsity": {"name": "gradual", "sparsity": 0.6, "begin": "5%", "every": "20 steps"},
+        "train": {"duration": "80 epochs", "eval_every": "4 epochs"},
+        "optimizer": {"learning_rate": 6e-3},
+        "sparsity": {
+            "name": "gradual",
+            "sparsity": 0.75,
+            "distribution": "erk",
+            "begin": "25%",
+            "every": "20 steps",
+        },
     }
-    remove = {"technique": "RemoveChannels", "path": "**", "macs": 0.4}
+    remove = {"technique": "RemoveChannels", "path": "**", "macs": 0.42}
     low_rank = {"technique": "LowRank", "path": "**", "energy": 0.95}
     int8 = {"technique": "Quantize", "path": "**", "activations": "static", "clip": "mse"}
     with recipe.unlocked():

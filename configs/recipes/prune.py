@@ -25,7 +25,12 @@ def get_config(kind: str = "one_shot") -> ConfigDict:
     }
     with recipe.unlocked():
         if kind == "gradual":
-            sparsity = {"name": "gradual", "sparsity": 0.8, "begin": "5%", "every": "20 steps"}
+            sparsity = {
+                "name": "gradual",
+                "sparsity": 0.8,
+                "distribution": "erk",
+                "every": "20 steps",
+            }
             recipe.phases.tune = {"train": {**tuned, "sparsity": sparsity}}
             recipe.order = ("tune",)
         else:

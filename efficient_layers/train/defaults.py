@@ -103,6 +103,7 @@ def _sparsity() -> ConfigDict:
             "path": "**",  # glob of modules
             "sparsity": 0.8,  # of gradual: the share of zeros at its end
             "method": "magnitude",  # of gradual: or "movement", "taylor", "random"
+            "distribution": "uniform",  # of gradual: or "erk", small arrays stay denser
             "begin": "10%",  # of gradual
             "end": "75%",
             "every": "100 steps",

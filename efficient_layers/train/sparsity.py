@@ -41,7 +41,8 @@ def sparse(
         begin = steps(settings["begin"])
         end = max(end, begin + 1)
         schedule = compress.polynomial(begin, end, power=settings["power"], every=every)
-        rule = compress.Prune(path, sparsity=settings["sparsity"], method=settings["method"])
+        chosen = {key: settings[key] for key in ("sparsity", "method", "distribution")}
+        rule = compress.Prune(path, **chosen)
         return compress.gradual(tx, rule, schedule=schedule)
     regrow = compress.rigl if name == "rigl" else compress.sparse_evolution
     return regrow(tx, path, every=every, end=end, fraction=settings["fraction"])
