@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from launch import quiet, read_config
 
@@ -21,7 +21,17 @@ _RECIPES = flags.DEFINE_list("recipes", None, "Recipe files, FILE.py or FILE.py:
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 _WORKDIRS = flags.DEFINE_string("workdirs", None, "Folder of the workdirs.")
 _OUT = flags.DEFINE_string("out", None, "The table, without its ending.")
+_TUNE = flags.DEFINE_string("tune", "", 'Length of every training phase: "1 epoch"; "": as it is.')
 _METRIC = flags.DEFINE_string("metric", "test_accuracy", "What is compared.")
+
+
+def _recipe(spec: str) -> ConfigDict:
+    """The recipe of a file, its training phases as long as --tune says."""
+    recipe = read_config(spec)
+    for phase in recipe.phases.values():
+        if "train" in phase and _TUNE.value:
+            phase.train.train.duration = _TUNE.value
+    return recipe
 
 
 def main(argv: list[str]) -> int:
@@ -37,7 +47,7 @@ def main(argv: list[str]) -> int:
         recipes = {Path(s).name.replace(".py", "").replace(":", "-"): s for s in _RECIPES.value}
         records = compression.run(
             _CONFIG.value,
-            {name: read_config(spec) for name, spec in recipes.items()},
+            {name: _recipe(spec) for name, spec in recipes.items()},
             [int(seed) for seed in _SEEDS.value],
             Path(str(_WORKDIRS.value)),
             metric=_METRIC.value,
