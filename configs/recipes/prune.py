@@ -20,8 +20,8 @@ def get_config(kind: str = "one_shot") -> ConfigDict:
         raise ValueError(f"configs/recipes/prune.py:{kind}: choose one_shot or gradual")
     recipe = default_recipe()
     tuned = {
-        "train": {"duration": "40 epochs", "eval_every": "4 epochs"},
-        "optimizer": {"learning_rate": 3e-3, "weight_decay": 0.0},
+        "train": {"duration": "60 epochs", "eval_every": "4 epochs"},
+        "optimizer": {"learning_rate": 6e-3, "weight_decay": 0.0},
     }
     with recipe.unlocked():
         if kind == "gradual":

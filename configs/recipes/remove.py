@@ -14,8 +14,8 @@ def get_config() -> ConfigDict:
     recipe = default_recipe()
     step = {"technique": "RemoveChannels", "path": "**", "macs": 0.5}
     tuned = {
-        "train": {"duration": "40 epochs", "eval_every": "4 epochs"},
-        "optimizer": {"learning_rate": 3e-3},
+        "train": {"duration": "60 epochs", "eval_every": "4 epochs"},
+        "optimizer": {"learning_rate": 6e-3},
     }
     with recipe.unlocked():
         recipe.phases.remove = {"apply": (step,)}
