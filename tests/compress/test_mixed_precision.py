@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """MixedPrecision: the greedy choice against all assignments, sensitivities against NumPy."""
 
+import dataclasses
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 from efficient_layers import compress, layers
 from efficient_layers.compress.assignment import Choice, assign
 from efficient_layers.compress.log import Size
+from efficient_layers.data import digits
 from tests.compress.test_apply import logits, reloaded
 
 RNG = np.random.default_rng(0)
@@ -155,6 +158,45 @@ def test_embeddings_have_fewer_choices_and_like_is_kept():
     assert isinstance(small.embed, layers.IntEmbedding)
     assert "error at 4: " in next(row.why for row in log.rows if row.path == "embed")
     assert small.head.spec.activations == "dynamic"
+
+
+@pytest.mark.slow
+def test_digits_between_two_and_four_bits():
+    """Well above 2 bits everywhere, in fewer bytes than 4 bits everywhere."""
+    everything = digits.arrays()
+    held_out = np.arange(len(everything)) % 5 == 0
+    images, labels = everything.arrays["image"].reshape(-1, 64), everything.arrays["label"]
+    train = jnp.asarray(images[~held_out]), jnp.asarray(labels[~held_out])
+    sizes = (64, 128, 128, 128, 10)
+    rngs, parts = nnx.Rngs(0), []
+    for n, m in itertools.pairwise(sizes):
+        parts += [nnx.Linear(n, m, rngs=rngs), jax.nn.relu]
+    graphdef, params = nnx.split(nnx.Sequential(*parts[:-1]))
+    tx = optax.adam(2e-3)
+
+    def cross_entropy(params):
+        logits = nnx.merge(graphdef, params, copy=True)(train[0])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, train[1]).mean()
+
+    @jax.jit
+    def step(params, state):
+        updates, state = tx.update(jax.grad(cross_entropy)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    for _ in range(250):
+        params, state = step(params, state)
+    model = nnx.merge(graphdef, params)
+
+    def accuracy(model) -> float:
+        return float((logits(model, images[held_out]).argmax(-1) == labels[held_out]).mean())
+
+    mixed = compress.MixedPrecision("**", bytes=0.12, like=ALL)
+    steps = (dataclasses.replace(ALL, bits=2), mixed, dataclasses.replace(ALL, bits=4))
+    made = [compress.apply(model, s, data=[train[0][:256]], example=train[0][:1]) for s in steps]
+    two, between, four = (accuracy(small) for small, _ in made)
+    assert made[1][1].after.bytes < made[2][1].after.bytes
+    assert two + 0.05 < between <= four + 0.02
 
 
 def test_refusals():
