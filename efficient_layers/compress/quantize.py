@@ -321,7 +321,7 @@ def _shift_bias(fake: Any, shift: Any) -> None:
     """Adds `shift`, if any, to the bias; a layer without one gets one."""
     if shift is None:
         return
-    old = 0 if fake.bias is None else fake.bias[...]
+    old = 0 if fake.bias is None else np.asarray(fake.bias[...], np.float64)
     fake.bias = nnx.Param(jnp.asarray(old + shift, fake.param_dtype))
     fake.use_bias = True
 

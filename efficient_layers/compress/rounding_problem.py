@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from efficient_layers import layers
 from efficient_layers.layers.quant_spec import Codes
-from efficient_layers.ops.quantize import code_range, spread
+from efficient_layers.ops.quantize import code_range
 
 
 class Problem(NamedTuple):
@@ -65,7 +65,11 @@ def problem_of(layer: Any, nearest: Codes, moment: np.ndarray | None = None) -> 
 
 
 def _spread(scale: jax.Array, shape: tuple[int, ...]) -> np.ndarray:
-    return np.broadcast_to(np.asarray(spread(scale, shape), np.float64), shape)
+    """`ops.quantize.spread` in NumPy: nothing to compile for what is done once a layer."""
+    wide = np.asarray(scale, np.float64)
+    for axis, (parts, size) in enumerate(zip(scale.shape, shape, strict=True)):
+        wide = np.repeat(wide, size // parts, axis)
+    return wide
 
 
 def groups_of(layer: Any) -> int:
