@@ -9,7 +9,7 @@ import pytest
 
 from efficient_layers.compress.code_planes import put_together, row_bytes, taken_apart
 from efficient_layers.compress.packed_array import pack_array, unpack_array
-from efficient_layers.ops.pack import pack
+from efficient_layers.ops.pack import pack, pack_indices
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(40, 30)).astype(np.float32)
@@ -90,6 +90,7 @@ def test_planes_of_codes_bit_by_bit():
         rows = put_together(codes, bits)
         assert rows.shape == (4, row_bytes(11, bits))
         np.testing.assert_array_equal(taken_apart(rows, bits, 11), codes)
+        np.testing.assert_array_equal(np.asarray(pack_indices(codes, bits)), rows)
     with pytest.raises(ValueError, match="does not fit 3 bits"):
         put_together(codes | 8, 3)
     with pytest.raises(ValueError, match="1 to 7 bits"):

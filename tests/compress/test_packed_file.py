@@ -119,6 +119,7 @@ STEPS = {
     "ternary": [compress.Quantize("conv", bits=2, method="ternary")],
     "binary": [compress.Quantize("conv", bits=1, method="binary")],
     "dynamic": [compress.Quantize("conv", activations="dynamic")],
+    "clustered": [compress.Cluster("**", bits=3)],
     "learned": [compress.Quantize("hidden", bits=4, mode="qat", method="lsq")],
 }
 
@@ -243,6 +244,23 @@ def test_a_net_of_four_bits_and_a_fifth_of_its_weights():
         assert 1.0 < row.entropy < 1.5  # a place takes 0.72 bits, a fifth of them a code of 3
     assert 20 < 4 * weights / size.stored_bytes < 32  # 32 bits to 1.3, and a scale a channel
     assert size.raw_bytes == measure.cost(small, jnp.ones((1, 8, 8, 32))).weight_bytes
+
+
+def test_deep_compression():
+    """Pruned, 5 bits, Huffman: the paper's chain for a linear layer, without training."""
+
+    class Dense(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.wide = nnx.Linear(300, 100, use_bias=False, rngs=rngs)
+
+        def __call__(self, x):
+            return self.wide(x)
+
+    steps = [compress.Prune("wide", sparsity=0.92), compress.Cluster("wide", bits=5)]
+    small, _ = compress.apply(made(Dense), steps)
+    (row,) = (r for r in compress.packed_size(small).rows if r.path == "wide/codes")
+    assert row.encoding == "bits5of100+gaps+huffman"
+    assert row.stored_bytes * 8 < 30_000 * 0.85  # 0.40 bits a place, 0.08 codes of 5 bits
 
 
 def test_the_size_as_a_table_and_as_json():
