@@ -96,10 +96,10 @@ class Share(Technique):
         assert self.groups is not None
         count = len(members)
         if self.groups > count:
-            others = f" {skips[0].path} is left out: {skips[0].why}." if skips else ""
+            left = f" {skips[0].path} is left out: {skips[0].why}." if skips else ""
             raise ValueError(
                 f"{self} expects at least {self.groups} modules of one structure. Got {count}."
-                f"{others}"
+                f"{left}"
             )
         sets: list[list[Member]] = [[] for _ in range(self.groups)]
         for i, member in enumerate(members):

@@ -75,9 +75,10 @@ class ClusteredEmbedding(ClusteredWeight, Lookup):
         """
         table = table_of(embedding)
         settings: dict[str, Any] = {"bits": bits, "groups": groups, "keep_zeros": keep_zeros}
-        sizes: Any = (embedding.num_embeddings, embedding.features)
+        make: Any = cls
+        sizes = (embedding.num_embeddings, embedding.features)
         types: dict[str, Any] = {"dtype": embedding.dtype, "param_dtype": embedding.param_dtype}
-        layer = nnx.eval_shape(lambda: cls(*sizes, **settings, **types, rngs=nnx.Rngs(0)))
+        layer = nnx.eval_shape(lambda: make(*sizes, **settings, **types, rngs=nnx.Rngs(0)))
         fill(layer, *clustered(table, **settings, start=start, seed=seed))
         return layer
 

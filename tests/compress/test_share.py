@@ -2,6 +2,7 @@
 """Share: ties of a stack's modules, counted and trained once; hashing by loops; refusals."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,13 @@ import optax
 import pytest
 from flax import nnx
 
-from efficient_layers import layers, measure, train
+from efficient_layers import layers, measure, models, train
 from efficient_layers.compress import LowRank, Quantize, Share, apply, rebuild
 from efficient_layers.compress.edits import tie
+from efficient_layers.measure.view import call
 from tests.compress.test_apply import logits, made, reloaded, same
 from tests.layers.cases.hashed_linear import place
+from tests.models.case import all_cases
 
 X = jax.random.normal(jax.random.key(1), (4, 8))
 
@@ -253,3 +256,30 @@ def test_where_nothing_can_be_shared_the_log_says_why():
     assert [(row.path, row.touched, row.why) for row in log.rows] == [
         ("", False, "the model itself")
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["vit", "bert", "gpt2", "decoder"])
+def test_families_with_equal_blocks_stay_as_they_are(family):
+    """Outputs, intermediates, and the tokens that a cache of each depth gives."""
+    case = next(case for case in all_cases() if case.id == family)
+    model = models.create(case.family, **case.fields, rngs=nnx.Rngs(0))
+    model.eval()
+    for block in model.blocks:
+        nnx.update(block, nnx.state(model.blocks[0]))
+    x = case.inputs()
+    small, log = apply(model, [Share("blocks/*", groups=1)], example=x)
+    assert all(block is small.blocks[0] for block in small.blocks)
+    assert log.after.params < log.before.params
+    assert log.after.params == measure.cost(small, x).params
+
+    def named(model):
+        out = {}
+        call(partial(model, out=out), x)
+        return out
+
+    jax.tree.map(np.testing.assert_array_equal, named(small), named(model))
+    if family in ("gpt2", "decoder"):
+        prompt = x["x"] if isinstance(x, dict) else x
+        tokens = [models.generate(m, prompt[:, :4], 4) for m in (small, model)]
+        np.testing.assert_array_equal(*tokens)
