@@ -44,7 +44,9 @@ def main(argv: list[str]) -> int:
 
     ops.keep_freed_memory()
     try:
-        recipes = {Path(s).name.replace(".py", "").replace(":", "-"): s for s in _RECIPES.value}
+        recipes = {
+            Path(s).name.replace(".py", "").replace(":", "-"): s for s in _RECIPES.value or []
+        }
         records = compression.run(
             _CONFIG.value,
             {name: _recipe(spec) for name, spec in recipes.items()},

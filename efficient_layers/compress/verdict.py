@@ -11,7 +11,7 @@ from flax import nnx
 
 from efficient_layers.measure.cost import cost
 from efficient_layers.measure.environment import device_name
-from efficient_layers.measure.executed import executed
+from efficient_layers.measure.executed import Executed, executed
 from efficient_layers.measure.latency import alternate, caller
 from efficient_layers.measure.program import compiled_view
 from efficient_layers.measure.view import resized, view
@@ -25,7 +25,7 @@ class Facts:
     """One side of the comparison.
 
     `params`, `macs` and `weight_bytes` as `el.measure.cost` counts them, `dots` and `convolutions`
-    by type as `el.measure.executed` does, both at batch 1. `latency_ms` are medians by batch size.
+    by type as `el.measure.executed` does, at the smallest batch. `latency_ms`: medians by batch.
     """
 
     params: int
@@ -120,26 +120,24 @@ def compare(
     if not batches or min(batches) < 1:
         raise ValueError(f"compare expects batch sizes of at least 1. Got {batches!r}.")
     models = {"before": before, "after": after}
-    one = {name: compiled_view(model, resized(x, 1)) for name, model in models.items()}
-    medians: dict[str, dict[str, float]] = {name: {} for name in models}
+    ran: dict[str, Executed] = {}
+    medians: dict[str, dict[str, float]] = {}
     for size in sorted(set(batches)):
-        programs = (
-            one if size == 1 else {n: compiled_view(m, resized(x, size)) for n, m in models.items()}
-        )
+        programs = {name: compiled_view(m, resized(x, size)) for name, m in models.items()}
+        ran = ran or {name: executed(program) for name, program in programs.items()}
         times = alternate({name: caller(p) for name, p in programs.items()}, calls=calls)
-        for name, time in times.items():
-            medians[name][str(size)] = time.median_ms
+        medians[str(size)] = {name: time.median_ms for name, time in times.items()}
     sides = []
     for (name, model), found in zip(models.items(), quality, strict=True):
-        counted, ran = cost(model, resized(x, 1)), executed(one[name])
+        counted = cost(model, resized(x, 1))
         sides.append(
             Facts(
                 params=counted.params,
                 macs=counted.macs,
                 weight_bytes=counted.weight_bytes,
-                dots=ran.dots,
-                convolutions=ran.convolutions,
-                latency_ms=medians[name],
+                dots=ran[name].dots,
+                convolutions=ran[name].convolutions,
+                latency_ms={size: ms[name] for size, ms in medians.items()},
                 quality={key: float(value) for key, value in found.items()},
             )
         )

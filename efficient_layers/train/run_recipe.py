@@ -270,12 +270,14 @@ def _judge(
         batches=tuple(config.report.batches),
         quality=(_scores(_report_of(source)), _scores(report)),
     )
-    said = {"source": str(source), "verdict": verdict.to_json(), "text": str(verdict)}
+    text = str(verdict)
+    said: dict[str, Any] = {"source": str(source), "verdict": verdict.to_json()}
     if packed:
         size = compress.save_packed(small, here / PACKED, about=Workdir.open(here).model)
         ratio = verdict.before.weight_bytes / size.stored_bytes
         said["packed_bytes"] = size.stored_bytes
-        said["text"] += f"\n  {PACKED}: {size.stored_bytes:,} bytes, {ratio:.2f}x fewer"
+        text += f"\n  {PACKED}: {size.stored_bytes:,} bytes, {ratio:.2f}x fewer"
+    said["text"] = text
     measure.write_report(here, report | {"compression": report["compression"] | said})
 
 
