@@ -22,7 +22,15 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from efficient_layers.ops.attention_terms import Added, Fixed, Rule, add, kept, scores
+from efficient_layers.ops.attention_terms import (
+    Added,
+    Fixed,
+    Rule,
+    add,
+    kept,
+    largest_divisor,
+    scores,
+)
 from efficient_layers.ops.attention_whole import attend_few, few_keys
 
 # Numbers in a block of scores: 4 MB, where the products run at 0.9 of their best speed and what
@@ -159,8 +167,8 @@ def _over_blocks(block: Callable, rows: Rows, keys: Keys, terms: Terms) -> Any:
     """`block` of all blocks, its results put together; shapes (b, g, r, n, *)."""
     (b, g, r, n, _), m = rows.q.shape, keys.k.shape[2]
     size = max(1, PAIRS // max(1, r * n * m))  # (b, g) pairs a block
-    groups = _divisor(g, size)
-    batches = _divisor(b, size // g) if groups == g else 1
+    groups = largest_divisor(g, size)
+    batches = largest_divisor(b, size // g) if groups == g else 1
     count = -(-n // max(LEAST_ROWS // r, BLOCK // max(1, r * m), 1))
 
     def some_rows(rows, keys, terms):
@@ -205,8 +213,3 @@ def _joined(x, axis: int, whole: int):
     x = jnp.moveaxis(x, 0, axis)
     x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
     return lax.slice_in_dim(x, 0, whole, axis=axis)
-
-
-def _divisor(n: int, limit: int) -> int:
-    """The largest divisor of n up to `limit`, at least 1."""
-    return next((d for d in range(min(n, limit), 1, -1) if n % d == 0), 1)

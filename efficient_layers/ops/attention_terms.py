@@ -123,3 +123,8 @@ def softmax_attention(
     if rule.rate:
         p = p * kept(fixed, rule, p.dtype)
     return jnp.einsum("...rnm,...me->...rne", p, v.astype(p.dtype))
+
+
+def largest_divisor(n: int, limit: int) -> int:
+    """Of n, up to `limit`, at least 1: so many heads a block."""
+    return next((d for d in range(min(n, limit), 1, -1) if n % d == 0), 1)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from efficient_layers.ops.attention_terms import Added, Fixed, Rule, seen
+from efficient_layers.ops.attention_terms import Added, Fixed, Rule, largest_divisor, seen
 
 MOST_KEYS = 256
 PAIRS = 2**20  # numbers in the scores of the pairs whose derivative is taken at a time
@@ -70,7 +70,7 @@ def _attend_jvp(primals, tangents):
     """
     q, k, v, hidden = primals
     y = _attend(*primals)
-    size = _divisor(len(q), PAIRS // max(1, q.shape[1] * k.shape[1]))
+    size = largest_divisor(len(q), PAIRS // max(1, q.shape[1] * k.shape[1]))
     step = jax.checkpoint(_derivative, prevent_cse=False)
     whole = {"q": q, "k": k, "v": v, "y": y}
     whole |= {"dq": tangents[0], "dk": tangents[1], "dv": tangents[2]}
@@ -100,8 +100,3 @@ def _pairs(x, whole: tuple[int, int, int, int]):
     rows = whole[2:] if r * n > 1 else (1, 1)
     x = jnp.broadcast_to(x, (*heads, *rows, m))
     return x.reshape(prod(heads), prod(rows), m)
-
-
-def _divisor(n: int, limit: int) -> int:
-    """The largest divisor of n up to `limit`, at least 1."""
-    return next((d for d in range(min(n, limit), 1, -1) if n % d == 0), 1)
