@@ -112,9 +112,9 @@ class AWQ(Technique):
         """The powers a, and s for each; their largest times their least is 1, as in AWQ's code."""
         sums, counts = np.zeros(channels), np.zeros(channels)
         for way in output.ways:
-            rows, total = means[way.consumer][-1], means[way.consumer][:-1]
-            np.add.at(sums, way.channels, total / rows)
-            np.add.at(counts, way.channels, 1)
+            there, seen = way.channels >= 0, means[way.consumer]  # sums, number of rows
+            np.add.at(sums, way.channels[there], seen[:-1][there] / seen[-1])
+            np.add.at(counts, way.channels[there], 1)
         moved = output.free & (counts > 0)
         mean = sums[moved] / counts[moved]
         mean = np.maximum(mean, _LEAST * mean.max()) if mean.max() > 0 else np.ones_like(mean)
@@ -133,8 +133,10 @@ class AWQ(Technique):
         total = np.zeros(len(candidates))
         for way in output.ways:
             count, gram = moments[way.consumer]
+            before = rescaling.input_factors.get(way.consumer, np.ones(len(gram)))
+            gram = gram / np.outer(before, before)
             kernel = jnp.asarray(rescaling.array(way.consumer, "kernel"), jnp.float32)
-            factors = jnp.asarray(candidates[:, way.channels], jnp.float32)
+            factors = jnp.asarray(way.at(candidates, 1), jnp.float32)
             gram = jnp.asarray(gram / max(count, 1), jnp.float32)
             total += np.asarray(output_errors(kernel, gram, factors, self.spec), np.float64)
         return total

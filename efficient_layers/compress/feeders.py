@@ -35,12 +35,17 @@ _NORMS = (nnx.BatchNorm, nnx.LayerNorm, nnx.RMSNorm, nnx.GroupNorm)
 class Way(NamedTuple):
     """From one layer's output into the input of `consumer`.
 
-    `between`: the primitives on it. `channels[i]`: the layer's channel in the consumer's feature i.
+    `between`: the primitives on it. `channels[i]`: the layer's channel in the consumer's feature i,
+    -1 where there is none (a concatenation with something else).
     """
 
     consumer: str
     between: tuple[str, ...]
     channels: np.ndarray
+
+    def at(self, values: np.ndarray, missing: Any) -> np.ndarray:
+        """The layer's (..., channels) at the consumer's (..., features)."""
+        return np.where(self.channels < 0, missing, values[..., self.channels])
 
 
 @dataclasses.dataclass
@@ -151,7 +156,7 @@ class _Walk:
     def end(self, flows: dict[str, Flow], reason: str) -> None:
         for path, flow in flows.items():
             output = self._found[path]
-            output.free[flow.channels] = False
+            output.free[flow.channels[flow.channels >= 0]] = False
             if not output.elsewhere:
                 inside = f" in {self._inside[-1]}" if self._inside else ""
                 output.elsewhere = f"{reason}{inside}"
@@ -240,7 +245,10 @@ class _Walk:
     def _living(self, source: str, value: _Value) -> Flow | None:
         """The flow of a layer in `value`; None where none of its channels can be rescaled."""
         flow = value.flows.get(source)
-        return flow if flow and self._found[source].free[flow.channels].any() else None
+        if flow is None:
+            return None
+        there = flow.channels[flow.channels >= 0]
+        return flow if self._found[source].free[there].any() else None
 
 
 def _bodies(eqn: Any, values: list[_Value]) -> Iterator[tuple[Any, list[_Value]]]:

@@ -15,8 +15,8 @@ import numpy as np
 class Flow(NamedTuple):
     """Where a layer's channels are in a value: its element i is of channel `channels[i of axes]`.
 
-    `axes` ascend; along the others the channel does not change. `between`: the primitives on the
-    way from the layer.
+    `axes` ascend; along the others the channel does not change. -1 stands where something else is
+    that does not depend on the layer. `between`: the primitives on the way from the layer.
     """
 
     axes: tuple[int, ...]
@@ -186,13 +186,29 @@ def _rev(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
 
 
 def _pad(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
-    whole = zeros[1] and flows[0] is not None and _unchanged(eqn, flows[0])
-    return [flows[0]] if whole else None
+    """Zeros at any axis; anything along the channels."""
+    flow, edges = flows[0], eqn.params["padding_config"]
+    if flow is None or any(low < 0 or high < 0 or inner for low, high, inner in edges):
+        return None
+    if not zeros[1] and any(any(edge) for axis, edge in enumerate(edges) if axis not in flow.axes):
+        return None
+    widths = [edges[axis][:2] for axis in flow.axes]
+    return [flow._replace(channels=np.pad(flow.channels, widths, constant_values=-1))]
 
 
 def _concatenate(eqn: Any, flows: Any, zeros: Any) -> Flows | None:
-    alike: Any = _alike(eqn, flows, zeros)
-    return alike if alike and eqn.params["dimension"] not in alike[0].axes else None
+    """Alike along another axis; with anything along the channels."""
+    first: Flow = next(flow for flow in flows if flow is not None)
+    along = eqn.params["dimension"]
+    if along not in first.axes:
+        return _alike(eqn, flows, zeros)
+    if any(flow is not None and flow.axes != first.axes for flow in flows):
+        return None
+    parts = []
+    for flow, operand in zip(flows, eqn.invars, strict=True):
+        sizes = [operand.aval.shape[axis] for axis in first.axes]
+        parts.append(np.full(sizes, -1) if flow is None else flow.channels)
+    return [first._replace(channels=np.concatenate(parts, first.axes.index(along)))]
 
 
 def _reduce(eqn: Any, flows: Any, zeros: Any) -> Flows | None:

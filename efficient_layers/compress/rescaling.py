@@ -31,6 +31,7 @@ class Rescaling:
         self.modules: dict[str, Any] = dict(modules(model))
         self._arrays: dict[str, np.ndarray] = {}
         self._done: dict[str, list[str]] = {}
+        self.input_factors: dict[str, np.ndarray] = {}  # those that are in the rows by now
 
     def array(self, path: str, name: str) -> np.ndarray:
         """As it is now. Raises ValueError where it is not finite."""
@@ -61,7 +62,7 @@ class Rescaling:
         factors = np.where(output.free, factors, 1)
         self.divide_outputs(path, factors)
         for way in output.ways:
-            self.multiply_inputs(way.consumer, factors[way.channels])
+            self.multiply_inputs(way.consumer, way.at(factors, 1))
 
     def divide_outputs(self, path: str, factors: np.ndarray) -> None:
         for name in ("kernel", "scale", "bias"):
@@ -72,6 +73,7 @@ class Rescaling:
         kernel, rows = self.array(path, "kernel"), self._rows(path)
         groups = rows.shape[1]
         scaled = rows * factors.reshape(groups, -1, 1)
+        self.input_factors[path] = self.input_factors.get(path, 1) * factors
         self._arrays[f"{path}/kernel"] = scaled.transpose(0, 2, 1, 3).reshape(kernel.shape)
 
     def note(self, path: str, done: str) -> None:
@@ -100,7 +102,8 @@ def gathered(ways: Iterable[Way], values: Mapping[str, np.ndarray], channels: in
     """The largest of the values that consumers have for each of a layer's channels."""
     found = np.zeros(channels)
     for way in ways:
-        np.maximum.at(found, way.channels, values[way.consumer])
+        there = way.channels >= 0
+        np.maximum.at(found, way.channels[there], values[way.consumer][there])
     return found
 
 
@@ -137,7 +140,7 @@ def refused(
     for way in output.ways:
         if reason := consumer_refused(known[way.consumer]):
             return f"it feeds {way.consumer}, {reason}"
-    if not any(output.free[way.channels].any() for way in output.ways):
+    if not any(way.at(output.free, False).any() for way in output.ways):
         return output.elsewhere or "nothing reads it"
     left = [way.consumer for way in output.ways if way.consumer not in matched]
     if left:
@@ -150,23 +153,27 @@ def groups(
 ) -> tuple[dict[str, Output], dict[str, str]]:
     """Layers and norms whose factors can move into matched layers; why the other matched ones not.
 
-    A layer that two could feed (relu(x V) * x W) belongs to the first; norms go first.
+    A feature that two could scale (relu(x V) * x W) belongs to the first; norms go first.
     """
     found: dict[str, Output] = {}
-    taken: set[str] = set()
+    taken: dict[str, np.ndarray] = {}
     reasons: dict[str, str] = {}
     for path in sorted(outputs, key=lambda path: type(known[path]) not in NORMS):  # stable
-        fed = {way.consumer for way in outputs[path].ways} & set(matched)
-        reason = refused(outputs[path], path, known, matched)
-        if fed & taken:
+        output = outputs[path]
+        reason = refused(output, path, known, matched)
+        scaled = [(way.consumer, way.at(output.free, False)) for way in output.ways]
+        if any(
+            (taken[consumer] & features).any() for consumer, features in scaled if consumer in taken
+        ):
             continue
         if not reason:
-            found[path] = outputs[path]
-            taken |= fed
-        for consumer in fed:
+            found[path] = output
+            for consumer, features in scaled:
+                taken[consumer] = taken.get(consumer, False) | features
+        for consumer, _ in scaled:
             reasons.setdefault(consumer, f"fed by {path}: {reason}")
     nobody = "no one layer or norm feeds it through scale-free functions alone"
-    left = sorted(set(matched) - taken)
+    left = sorted(set(matched) - taken.keys())
     return found, {path: reasons.get(path, nobody) for path in left}
 
 

@@ -73,6 +73,35 @@ def test_gated_layer_rescales_the_half_that_is_free():
     np.testing.assert_allclose(logits(small, TOKENS), logits(model, TOKENS), atol=1e-5)
 
 
+def test_two_that_feed_one():
+    """Errors of the second are those of what the first has left."""
+
+    class Joined(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.first, self.second = (nnx.LayerNorm(8, rngs=rngs) for _ in range(2))
+            self.linear = nnx.Linear(16, 6, rngs=rngs)
+
+        def __call__(self, x):
+            return self.linear(jnp.concatenate([self.first(x), self.second(x[:, ::-1])], -1))
+
+    model = Joined(nnx.Rngs(0))
+    for norm in (model.first, model.second):
+        norm.scale.set_value(jnp.asarray([1, 1, 40, 1, 1, 1, 1, 1], jnp.float32))
+    x = RNG.normal(size=(64, 8)).astype(np.float32)
+    given = {"example": x[:1], "data": [x]}
+    aware, log = compress.apply(model, compress.AWQ(group_size=8), **given)
+    expected = logits(model, x)
+    np.testing.assert_allclose(logits(aware, x), expected, atol=2e-5)
+    why = {row.path: row.why for row in log.touched()}["linear"]
+    assert "from first" in why
+    assert "from second" in why
+    int4 = compress.Quantize("linear", bits=4, granularity="group", group_size=8)
+    errors = [
+        np.square(logits(compress.apply(m, int4)[0], x) - expected).mean() for m in (model, aware)
+    ]
+    assert errors[1] < errors[0] / 2
+
+
 def test_reasons_and_refusals():
     x = np.ones((3, 2), np.float32)
     norm = nnx.LayerNorm(2, rngs=nnx.Rngs(0))

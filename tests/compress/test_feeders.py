@@ -64,6 +64,7 @@ def test_scale_free_functions(between):
         (lambda x: x + 1, "it is added to something else"),
         (lambda x: x + x[:, ::-1], "it is added to something else"),
         (lambda x: 1 / x, "it goes into div"),
+        (lambda x: jnp.concatenate([x, jnp.ones((1, 6))]), "it is joined with something else"),
         (lambda x: x @ jnp.ones((6, 6)), "it goes into dot_general"),
         (lambda x: jnp.cumsum(x, 1), "it goes into cumsum"),
         (lambda x: jnp.where(x > 1, x, 0), "it goes into gt"),
@@ -104,6 +105,27 @@ def test_channels_are_followed():
     np.testing.assert_array_equal(way.channels, 6 + np.arange(6))
     np.testing.assert_array_equal(found["gate_up"].free, [False] * 6 + [True] * 6)
     assert found["gate_up"].elsewhere == "it goes into logistic in silu"
+
+
+def test_joined_with_others():
+    class Joined(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.a = nnx.Linear(8, 2, rngs=rngs)
+            self.b = nnx.Linear(8, 3, rngs=rngs)
+            self.c = nnx.Linear(14, 3, rngs=rngs)
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            a, b = self.a(x), jax.nn.relu(self.b(x))
+            return self.c(jnp.pad(jnp.concatenate([b, x, a], -1), ((0, 0), (0, 1))))
+
+    found = feeders(nnx.eval_shape(lambda: Joined(nnx.Rngs(0))), X)
+    (way,) = found["a"].ways
+    np.testing.assert_array_equal(way.channels, [-1] * 11 + [0, 1, -1])
+    np.testing.assert_array_equal(way.at(np.array([5, 7]), 1), [1] * 11 + [5, 7, 1])
+    (way,) = found["b"].ways
+    np.testing.assert_array_equal(way.channels, [0, 1, 2] + [-1] * 11)
+    assert found["a"].free.all()
+    assert found["a"].elsewhere == ""
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
