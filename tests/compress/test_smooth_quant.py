@@ -69,7 +69,7 @@ def test_numbers_by_hand():
     np.testing.assert_allclose(small.layers[1].kernel[...], [[1], [-16]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("activations", ["dynamic", "static"])
+@pytest.mark.parametrize("activations", ["dynamic", pytest.param("static", marks=pytest.mark.slow)])
 def test_int8_with_outliers(activations):
     model = gpt2()
     int8 = compress.Quantize("blocks/**", activations=activations, keep_ends=False)
