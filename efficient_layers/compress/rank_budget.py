@@ -10,13 +10,13 @@ from efficient_layers.compress.rank_choice import Choice, Ranks
 
 
 class Curve(NamedTuple):
-    """What a layer may cost and lose, the whole layer first: `index` is its row in `ranks`, or -1.
+    """What a layer may cost and lose: the layer as it is (-1 of `rows`), then rows of `ranks`.
 
     `macs` are of all the calls of the layer; `lost` is a share of its energy.
     """
 
     ranks: Ranks
-    index: np.ndarray
+    rows: np.ndarray
     macs: np.ndarray
     lost: np.ndarray
 
@@ -43,7 +43,7 @@ class Curve(NamedTuple):
 
     def choice(self, place: int) -> Choice | None:
         """None: the layer as it is."""
-        row = int(self.index[place])
+        row = int(self.rows[place])
         return None if row < 0 else self.ranks.choice(row)
 
 

@@ -23,6 +23,7 @@ def test_remove_fold_low_rank_int8():
         compress.RemoveChannels("**", ratio=0.5),
         compress.FoldBatchNorm(),
         compress.LowRank("classifier", rank=8),
+        compress.LowRank("**", params=0.8),
         compress.Quantize("**", activations="static", keep_ends=False),
     ]
     model = drawn(base())
