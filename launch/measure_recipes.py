@@ -22,6 +22,7 @@ _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 _WORKDIRS = flags.DEFINE_string("workdirs", None, "Folder of the workdirs.")
 _OUT = flags.DEFINE_string("out", None, "The table, without its ending.")
 _TUNE = flags.DEFINE_string("tune", "", 'Length of every training phase: "1 epoch"; "": as it is.')
+_AGAIN = flags.DEFINE_bool("time_again", False, "Measure latency of finished results anew.")
 _METRIC = flags.DEFINE_string("metric", "test_accuracy", "What is compared.")
 
 
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> int:
             [int(seed) for seed in _SEEDS.value],
             Path(str(_WORKDIRS.value)),
             metric=_METRIC.value,
+            time_again=_AGAIN.value,
         )
     except (*train.REFUSALS, RuntimeError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

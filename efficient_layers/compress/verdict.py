@@ -18,6 +18,8 @@ from efficient_layers.measure.view import resized, view
 
 # A ratio of medians nearer to 1 than this is noise on a shared machine.
 NOISE = 0.05
+# Beyond this p90 / p10 of either side, times say more about the machine than about the models.
+STEADY_SPREAD = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +41,15 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """A model before and after, measured on one device in one run; `str` says it in words."""
+    """A model before and after, measured on one device in one run; `str` says it in words.
+
+    `spread` is the largest p90 / p10 of the timed calls of either side.
+    """
 
     before: Facts
     after: Facts
     device: str
+    spread: float = 1.0
 
     @property
     def smaller(self) -> float:
@@ -73,7 +79,8 @@ class Verdict:
             said = f"not smaller, but faster here at batch {', '.join(won)}"
         else:
             said = "neither smaller nor faster here"
-        return f"{said}: {self.smaller:.2f}x fewer bytes, {speed} ({self.device})"
+        doubt = "" if self.spread <= STEADY_SPREAD else "; times unsteady, measure again when quiet"
+        return f"{said}: {self.smaller:.2f}x fewer bytes, {speed} ({self.device}{doubt})"
 
     def to_json(self) -> dict[str, Any]:
         """Both sides, the ratios and the words."""
@@ -121,12 +128,14 @@ def compare(
         raise ValueError(f"compare expects batch sizes of at least 1. Got {batches!r}.")
     models = {"before": before, "after": after}
     ran: dict[str, Executed] = {}
+    spread = 1.0
     medians: dict[str, dict[str, float]] = {}
     for size in sorted(set(batches)):
         programs = {name: compiled_view(m, resized(x, size)) for name, m in models.items()}
         ran = ran or {name: executed(program) for name, program in programs.items()}
         times = alternate({name: caller(p) for name, p in programs.items()}, calls=calls)
         medians[str(size)] = {name: time.median_ms for name, time in times.items()}
+        spread = max(spread, *(time.p90_ms / time.p10_ms for time in times.values()))
     sides = []
     for (name, model), found in zip(models.items(), quality, strict=True):
         counted = cost(model, resized(x, 1))
@@ -141,7 +150,7 @@ def compare(
                 quality={key: float(value) for key, value in found.items()},
             )
         )
-    return Verdict(sides[0], sides[1], device_name())
+    return Verdict(sides[0], sides[1], device_name(), spread)
 
 
 def mean_loss(model: nnx.Module, batches: Iterable, loss: Any) -> float:

@@ -18,6 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from efficient_layers import measure, train
+from efficient_layers.compress.verdict import STEADY_SPREAD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Record:
     speed: dict[str, float]
     ran: tuple[str, ...]
     words: str
+    spread: float  # of the timed calls, p90 / p10
 
 
 def run(
@@ -47,9 +49,12 @@ def run(
     workdirs: Path,
     *,
     metric: str = "test_accuracy",
+    time_again: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[Record]:
     """Trains `config` for each seed, runs every recipe on each result, and reads the reports.
+
+    `time_again` measures the latency of finished results anew, on a quieter machine say.
 
     Raises:
       ValueError: what the runs refuse; a metric that the reports do not have.
@@ -68,6 +73,8 @@ def run(
             if "compression" not in _report(out):
                 say(f"seed {seed}: {name}")
                 _whole(train.run_recipe(base, recipe, out, say=say))
+            elif time_again:
+                train.judge_again(out)
             records.append(record(name, seed, _report(out), metric))
             say(f"seed {seed}: {name}: {records[-1].before:.4f} -> {records[-1].after:.4f}")
     return records
@@ -96,6 +103,7 @@ def record(name: str, seed: int, report: Mapping[str, Any], metric: str) -> Reco
         speed=verdict["faster"],
         ran=tuple(sorted({*after["dots"], *after["convolutions"]})),
         words=verdict["words"].split(":")[0],
+        spread=verdict["spread"],
     )
 
 
@@ -120,7 +128,8 @@ def markdown(records: Sequence[Record], title: str, command: str) -> str:
         "",
         "Test accuracy in percent, mean and standard deviation over the seeds; points: after - "
         "before of the same seed. bytes, packed (a Huffman-coded file), MACs: before / after. "
-        "speed: median time before / after, calls in turn, geometric mean over the seeds.",
+        "speed: median time before / after, calls in turn, geometric mean over the seeds; ? where "
+        "the calls of a seed were unsteady (p90 above twice p10).",
         "",
         _line([*heads, "runs as"]),
         _line("---" for _ in [*heads, "runs as"]),
@@ -138,7 +147,9 @@ def markdown(records: Sequence[Record], title: str, command: str) -> str:
             f"{statistics.mean(packed):.2f}" if packed else "-",
             f"{statistics.mean(row.macs for row in rows):.2f}",
         ]
-        cells += [f"{statistics.geometric_mean([r.speed[b] for r in rows]):.2f}" for b in batches]
+        doubt = " ?" if max(row.spread for row in rows) > STEADY_SPREAD else ""
+        speeds = [statistics.geometric_mean([r.speed[b] for r in rows]) for b in batches]
+        cells += [f"{speed:.2f}{doubt}" for speed in speeds]
         lines.append(_line([*cells, ", ".join(rows[0].ran)]))
     device, date = surroundings["device"], surroundings["date"][:10]
     versions = ", ".join(f"{k} {surroundings['packages'][k]}" for k in ("jax", "flax"))

@@ -21,7 +21,7 @@ from efficient_layers.train.mesh import make_mesh
 from efficient_layers.train.precision import Policy
 from efficient_layers.train.recipe import default_recipe
 from efficient_layers.train.run import REFUSALS, Result, main, train
-from efficient_layers.train.run_recipe import explain_recipe, run_recipe
+from efficient_layers.train.run_recipe import explain_recipe, judge_again, run_recipe
 from efficient_layers.train.run_recipe import main as compress_main
 from efficient_layers.train.shutdown import EXIT_PREEMPTED, Shutdown
 from efficient_layers.train.state import TrainState, merge, split
@@ -60,6 +60,7 @@ __all__ = [
     "default_recipe",
     "dry_run",
     "explain_recipe",
+    "judge_again",
     "load",
     "lower_step",
     "main",

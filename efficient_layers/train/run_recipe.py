@@ -100,6 +100,22 @@ def run_recipe(
     return Result("finished", result.step, measure.read_report(out / "report.json"))
 
 
+def judge_again(out: str | Path) -> dict[str, Any]:
+    """Times the result of a recipe and what it began with anew, for a quieter hour; the report.
+
+    Raises:
+      ValueError: `out` is no result of a recipe.
+    """
+    out = Path(out).absolute()
+    report = dict(_report_of(out))
+    if "compression" not in report:
+        raise ValueError(f"{out} holds no result of launch.compress.")
+    source = Path(report["compression"]["source"])
+    config = read_config(Workdir.open(source).config)
+    _judge(report, load(source), source, out, config, packed=(out / PACKED).exists())
+    return measure.read_report(out)
+
+
 def main(source: str, recipe: ConfigDict, out: str, **options: Any) -> int:
     """Runs the recipe, prints the verdict, and returns the process's exit code."""
     try:

@@ -38,6 +38,8 @@ def facts(weight_bytes: int, *ms: float) -> Facts:
 )
 def test_the_words(before, after, words):
     assert Verdict(before, after, "cpu").words.startswith(words)
+    assert "unsteady" not in Verdict(before, after, "cpu", 1.9).words
+    assert "unsteady" in Verdict(before, after, "cpu", 2.1).words
 
 
 @pytest.mark.verdict
@@ -59,6 +61,7 @@ def test_apply_measures_both_models():
         np.testing.assert_allclose(side.quality["loss"], expected, rtol=1e-5)
         assert list(side.latency_ms) == ["4"]
         assert side.latency_ms["4"] > 0
+    assert log.verdict.spread >= 1
     assert log.verdict.smaller == before.weight_bytes / after.weight_bytes > 3
     assert f"verdict: {log.verdict.words}" in str(log)
     assert json.loads(json.dumps(log.to_json()))["verdict"]["words"] == log.verdict.words

@@ -134,6 +134,18 @@ def test_done_phases_are_not_done_again(source, chain):
     assert again.report == result.report
 
 
+def test_times_are_measured_anew_on_demand(chain, source):
+    out, *_ = chain
+    before = json.loads((out / "report.json").read_text())["compression"]
+    after = train.judge_again(out)["compression"]
+    kept = before["verdict"]["after"], after["verdict"]["after"]
+    assert kept[0].pop("latency_ms") != kept[1].pop("latency_ms")
+    assert kept[0] == kept[1]
+    assert after["packed_bytes"] == before["packed_bytes"]
+    with pytest.raises(ValueError, match="no result"):
+        train.judge_again(source)
+
+
 def test_another_recipe_is_refused_in_the_same_folder(source, chain):
     out, *_ = chain
     with pytest.raises(train.ConfigMismatchError, match="another recipe"):
