@@ -17,6 +17,7 @@ from efficient_layers import layers
 
 Oracle = Callable[[Any, np.ndarray], np.ndarray]
 _MADE: dict[tuple, tuple] = {}  # drawing weights compiles a generator for every shape: do it once
+QUICKLY = {"xla_backend_optimization_level": 0}  # for programs that run once
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,17 @@ class Case:
         """A new module, parameters and statistics random (not at their trivial first values)."""
         key = (id(self), nnx.set_graph_mode.current_value(), *overrides.items())
         if key not in _MADE:
-            rngs = {"rngs": nnx.Rngs(0)} if "rngs" in self.signature else {}
-            module = self.layer(*self.args, **{**self.kwargs, **overrides, **rngs})
-            _MADE[key] = nnx.split(randomised(module))
+            drawn = jax.jit(lambda: nnx.split(self._new(overrides)), compiler_options=QUICKLY)()
+            _MADE[key] = nnx.split(randomised(nnx.merge(*drawn)))
         return nnx.merge(*_MADE[key], copy=True)
+
+    def abstract(self, **overrides: Any) -> Any:
+        """The module without numbers: shapes in their place."""
+        return nnx.eval_shape(lambda: self._new(overrides))
+
+    def _new(self, overrides: Mapping[str, Any]) -> Any:
+        rngs = {"rngs": nnx.Rngs(0)} if "rngs" in self.signature else {}
+        return self.layer(*self.args, **{**self.kwargs, **overrides, **rngs})
 
     @property
     def signature(self) -> Mapping[str, inspect.Parameter]:

@@ -19,7 +19,8 @@ from flax import nnx
 from flax.core.meta import unbox
 
 from efficient_layers import layers, linen, measure, ops, train
-from tests.layers.case import Case, cases, registered
+from efficient_layers.train.state import merge, split
+from tests.layers.case import QUICKLY, Case, cases, registered
 from tests.layers.programs import Program, as_type, cost_formulas, program
 
 CASES = cases()
@@ -52,7 +53,7 @@ def tiers(chosen: list[Case], quick: list[Case]) -> pytest.MarkDecorator:
 every = tiers(list(CASES), FIRST)
 thoroughly = tiers(list(CASES), QUICK)
 a_layer = tiers(FIRST, QUICK)
-quickly_compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+quickly_compiled = partial(jax.jit, compiler_options=QUICKLY)
 
 
 @cache
@@ -95,10 +96,14 @@ def test_shape_and_dtype(case: Case) -> None:
     y = jax.eval_shape(p.y, p.params, case.input())
     assert (y.shape, y.dtype) == (case.y, jnp.float32)
     kept = as_type(p.params, jnp.bfloat16)
-    half = program(case, dtype=jnp.bfloat16) if "dtype" in case.signature else p
+    half = p
+    if "dtype" in case.signature:
+        module = case.abstract(dtype=jnp.bfloat16)
+        module.train()
+        half = Program(case, *split(module), training=True)
     x = jax.ShapeDtypeStruct(case.x, case.input_dtype(jnp.bfloat16))
     with jax.numpy_dtype_promotion("strict"):  # nothing is promoted unasked
-        y = jax.eval_shape(half.y, kept, x)
+        y, _ = jax.eval_shape(half.run, kept, half.rest, x)
     assert (y.shape, y.dtype) == (case.y, jnp.bfloat16)
 
 
@@ -265,10 +270,9 @@ def test_out_is_the_same_under_every_transform(case: Case) -> None:
 
 @pytest.mark.parametrize("case", [c for c in FIRST if c.takes("rngs")], ids=str)
 def test_randomness_is_asked_for_while_training(case: Case) -> None:
-    module = case.make()
-    module.train()
+    p = prepared(case)
     with pytest.raises(ValueError, match="rngs"):
-        module(jnp.asarray(case.input()))
+        jax.eval_shape(lambda x: merge(p.graphdef, p.params, p.rest)(x), case.input())
 
 
 @a_layer
