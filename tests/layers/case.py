@@ -53,8 +53,7 @@ class Case:
         """A new module, parameters and statistics random (not at their trivial first values)."""
         key = (id(self), nnx.set_graph_mode.current_value(), *overrides.items())
         if key not in _MADE:
-            drawn = jax.jit(lambda: nnx.split(self._new(overrides)), compiler_options=QUICKLY)()
-            _MADE[key] = nnx.split(randomised(nnx.merge(*drawn)))
+            _MADE[key] = nnx.split(randomised(drawn(lambda: self._new(overrides))))
         return nnx.merge(*_MADE[key], copy=True)
 
     def abstract(self, **overrides: Any) -> Any:
@@ -99,6 +98,11 @@ class Case:
             else draw.normal(size=shape)
         )
         return values.astype(self.input_dtype(dtype))
+
+
+def drawn(make: Callable[[], Any]) -> Any:
+    """`make()`, its weights drawn by one program instead of one for every shape."""
+    return nnx.merge(*jax.jit(lambda: nnx.split(make()), compiler_options=QUICKLY)())
 
 
 def randomised(module: Any) -> Any:

@@ -27,36 +27,55 @@ def count(module) -> int:
 def test_inverted_residual_has_its_formulas_parameters_and_shape(
     features, strides, ratio, params, shape
 ):
-    block = layers.InvertedResidual(
-        *features, strides=strides, expand_ratio=ratio, rngs=nnx.Rngs(0)
-    )
-    assert count(block) == params
-    out: dict[str, jax.Array] = {}
-    assert block(jnp.ones((2, 7, 5, 8)), out=out).shape == shape
+    def run():
+        block = layers.InvertedResidual(
+            *features, strides=strides, expand_ratio=ratio, rngs=nnx.Rngs(0)
+        )
+        assert count(block) == params
+        assert (block.expand is None) == (ratio == 1)
+        out: dict[str, jax.Array] = {}
+        return block(jnp.ones((2, 7, 5, 8)), out=out), out
+
+    y, out = jax.eval_shape(run)
+    assert y.shape == shape
     assert set(out) == {"depthwise", "project"} | ({"expand"} if ratio != 1 else set())
-    assert (block.expand is None) == (ratio == 1)
 
 
 @pytest.mark.fast
 def test_the_skip_adds_the_input_where_shapes_allow():
-    block = layers.InvertedResidual(8, 8, expand_ratio=2, rngs=nnx.Rngs(0))
-    block.eval()
-    out: dict[str, jax.Array] = {}
-    x = jnp.ones((1, 4, 4, 8))
-    np.testing.assert_array_equal(block(x, out=out), x + out["project"])
+    x = np.ones((1, 4, 4, 8), np.float32)
+
+    @jax.jit
+    def run():
+        block = layers.InvertedResidual(8, 8, expand_ratio=2, rngs=nnx.Rngs(0))
+        block.eval()
+        out: dict[str, jax.Array] = {}
+        return block(x, out=out), out["project"]
+
+    y, branch = map(np.asarray, run())
+    np.testing.assert_allclose(y, x + branch, rtol=1e-6)
 
 
 @pytest.mark.fast
 def test_conv_bn_act_names_its_parts_():
-    layer = layers.ConvBNAct(3, 8, 5, 2, rngs=nnx.Rngs(0))
-    out: dict[str, jax.Array] = {}
-    y = layer(jnp.ones((1, 9, 9, 3)), out=out)
-    assert list(out) == ["conv", "bn", "act"]
+    def run(*sizes, **options):
+        names: list[str] = []
+
+        def call():
+            out: dict[str, jax.Array] = {}
+            y = layers.ConvBNAct(*sizes, **options, rngs=nnx.Rngs(0))(
+                jnp.ones((1, 9, 9, 3)), out=out
+            )
+            names.extend(out)
+            return y
+
+        return jax.jit(call)(), names
+
+    y, names = run(3, 8, 5, 2)
+    assert names == ["conv", "bn", "act"]
     assert y.shape == (1, 5, 5, 8)
     assert float(y.max()) <= 6
-    bare = layers.ConvBNAct(3, 8, 1, act=None, rngs=nnx.Rngs(0))
-    bare(jnp.ones((1, 9, 9, 3)), out=(out := {}))
-    assert list(out) == ["conv", "bn"]
+    assert run(3, 8, 1, act=None)[1] == ["conv", "bn"]
 
 
 @pytest.mark.fast

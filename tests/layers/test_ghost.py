@@ -30,12 +30,18 @@ def test_the_first_channels_are_the_primary_ones():
     ],
 )
 def test_the_bottleneck_names_the_parts_that_it_has(sizes, strides, parts):
-    block = layers.GhostBottleneck(*sizes, strides=strides, rngs=nnx.Rngs(0))
-    out: dict[str, jax.Array] = {}
-    x = jnp.ones((1, 4, 4, 6))
-    y = block(x, out=out)
-    assert list(out) == parts
-    np.testing.assert_allclose(y, out["contract"] + out.get("shortcut", x), atol=1e-6)
+    x, names = jnp.ones((1, 4, 4, 6)), []
+
+    @jax.jit
+    def run():
+        out: dict[str, jax.Array] = {}
+        y = layers.GhostBottleneck(*sizes, strides=strides, rngs=nnx.Rngs(0))(x, out=out)
+        names.extend(out)
+        return y, out["contract"], out.get("shortcut", x)
+
+    y, contract, shortcut = map(np.asarray, run())
+    assert names == parts
+    np.testing.assert_allclose(y, contract + shortcut, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -63,4 +69,4 @@ def test_sizes_that_do_not_fit_are_errors(layer, sizes, options, message):
 @pytest.mark.parametrize("shape", [(1, 4, 4, 5), (4, 4)])
 def test_an_input_of_another_shape_is_an_error(layer, sizes, shape):
     with pytest.raises(ValueError, match=r"h w, 4\). Got \("):
-        layer(*sizes, rngs=nnx.Rngs(0))(jnp.ones(shape))
+        jax.eval_shape(lambda: layer(*sizes, rngs=nnx.Rngs(0))(jnp.ones(shape)))

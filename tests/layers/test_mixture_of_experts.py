@@ -9,13 +9,15 @@ import pytest
 from flax import nnx
 
 from efficient_layers import layers, ops, train
+from tests.layers.case import drawn
 
 pytestmark = pytest.mark.fast
 X = np.random.default_rng(0).normal(size=(2, 12, 4)).astype(np.float32)
 
 
 def layer(**kwargs) -> layers.MixtureOfExperts:
-    return layers.MixtureOfExperts(4, 6, **{"experts": 3, **kwargs}, rngs=nnx.Rngs(0))
+    settings = {"experts": 3, **kwargs}
+    return drawn(lambda: layers.MixtureOfExperts(4, 6, **settings, rngs=nnx.Rngs(0)))
 
 
 def to_one_expert(made: layers.MixtureOfExperts) -> layers.MixtureOfExperts:

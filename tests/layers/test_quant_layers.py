@@ -9,6 +9,7 @@ from flax import nnx
 
 from efficient_layers import layers, measure, ops
 from efficient_layers.layers import QuantSpec
+from tests.layers.case import drawn
 from tests.layers.numpy_quant import codes_of, scale_zero
 
 DRAW = np.random.default_rng(0)
@@ -24,11 +25,13 @@ def named(value):
 
 
 def dense(**spec):
-    return layers.QuantLinear(16, 6, spec=QuantSpec(**spec), rngs=nnx.Rngs(0))
+    settings = QuantSpec(**spec)
+    return drawn(lambda: layers.QuantLinear(16, 6, spec=settings, rngs=nnx.Rngs(0)))
 
 
 def convolution(**spec):
-    return layers.QuantConv(4, 6, (3, 3), 2, spec=QuantSpec(**spec), rngs=nnx.Rngs(0))
+    settings = QuantSpec(**spec)
+    return drawn(lambda: layers.QuantConv(4, 6, (3, 3), 2, spec=settings, rngs=nnx.Rngs(0)))
 
 
 STATIC = {"activations": "static"}

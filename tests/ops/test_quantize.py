@@ -46,6 +46,9 @@ def test_codes_and_scales_are_those_of_a_loop(bits, symmetric, parts):
     assert codes.dtype == jnp.int8
     assert (zero is None) == symmetric
     back = dequantize(codes, scale, zero)
+    codes, back, scale, zero = (
+        None if a is None else np.asarray(a) for a in (codes, back, scale, zero)
+    )
     for i in range(8):
         for j in range(6):
             g, c = i * parts[0] // 8, j * parts[1] // 6
@@ -224,9 +227,14 @@ def test_int_conv_is_a_loop_of_integers(form, groups, kernel, strides, dilation,
         np.testing.assert_array_equal(y, convolution(wide, w.astype(np.float64), **settings))
 
 
-@pytest.mark.parametrize("rows", [1, 20])
-@pytest.mark.parametrize("width", [2, 4, 8])
-@pytest.mark.parametrize("groups", [1, 4])
+def one_in_two(*factors):
+    """Quick where the places of the values have an even sum: every value, half the products."""
+    for places in np.ndindex(*map(len, factors)):
+        values = [factor[k] for factor, k in zip(factors, places, strict=True)]
+        yield pytest.param(*values, marks=[pytest.mark.slow] * (sum(places) % 2))
+
+
+@pytest.mark.parametrize(("rows", "width", "groups"), [*one_in_two([1, 20], [2, 4, 8], [1, 4])])
 def test_products_with_packed_codes_are_those_of_the_floats(rows, width, groups):
     """On the CPU's form: few rows go block by block."""
     k, n = 512, 1027  # two blocks at least; a last byte that is not full
