@@ -71,6 +71,13 @@ def test_another_configuration_is_refused_with_the_difference(finished):
         train.train(config, folder)
 
 
+def test_a_finished_run_is_not_trained_again(finished):
+    folder, _ = finished
+    before = (folder / "metrics.jsonl").read_bytes()
+    assert train.main(tiny_config(), str(folder), train.Options()) == 0
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
 def test_stop_after_steps_leaves_the_schedule_alone(finished, tmp_path):
     folder, _ = finished
     train.train(tiny_config(), tmp_path, train.Options(stop_after_steps=12))
