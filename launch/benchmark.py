@@ -39,11 +39,17 @@ def main(argv: list[str]) -> None:
     if _KEEP.value:
         ops.keep_freed_memory()  # for all sides: it is the process's allocator
     console = Console(width=None if sys.stdout.isatty() else 140)
-    special = {"attention_lengths": _lengths, "cards": _cards, "compressed": _compressed}
-    measure = special.get(_SUITE.value, _cases)
+    special = {
+        "attention_lengths": (attention_lengths, f"{_OUT.value}/attention_lengths"),
+        "cards": (cards, _FOLDER.value),
+        "compressed": (compressed_speed, f"{_OUT.value}/compressed"),
+    }
     try:
         evidence.set_threads(_THREADS.value)
-        measure(console)
+        if _SUITE.value not in special:
+            return _cases(console)
+        suite, folder = special[_SUITE.value]
+        suite.measure_all(_FILTER.value, Path(folder), calls=_CALLS.value, say=console.print)
     except (ValueError, ImportError, RuntimeError) as error:
         sys.exit(f"launch.benchmark: {error}")
 
@@ -59,29 +65,6 @@ def _cases(console: Console) -> None:
         if _OUT.value:  # after each row: an interrupted run leaves what it measured
             paths = [*evidence.write(rows, _OUT.value, _SUITE.value, _AGAINST.value)]
     console.print(evidence.terminal(rows, f"{_SUITE.value} against {_AGAINST.value}"))
-    console.print(*(f"wrote {path}" for path in paths), sep="\n")
-
-
-def _lengths(console: Console) -> None:
-    folder = Path(_OUT.value) / "attention_lengths"
-    attention_lengths.measure_all(_FILTER.value, folder, calls=_CALLS.value)
-
-
-def _compressed(console: Console) -> None:
-    folder = Path(_OUT.value) / "compressed"
-    page = compressed_speed.measure_all(_FILTER.value, folder, calls=_CALLS.value)
-    console.print(f"wrote {page}")
-
-
-def _cards(console: Console) -> None:
-    folder = Path(_FOLDER.value)
-    if not folder.is_dir():
-        raise ValueError(f"--cards expects the folder of the cards, docs/layers. Got {folder}.")
-    for card in cards.select(_FILTER.value):
-        rows = cards.compare(card, calls=_CALLS.value)
-        cards.record(folder, card, rows)
-        console.print(card.name, *(f"{row.label}: {row.forward_ratio:.2f}" for row in rows[1:]))
-    paths = cards.render(folder, cards.GROUPS)
     console.print(*(f"wrote {path}" for path in paths), sep="\n")
 
 

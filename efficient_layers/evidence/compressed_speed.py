@@ -5,7 +5,7 @@ Weights are random: what is measured is time, bytes and MACs, not quality.
 """
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -40,7 +40,7 @@ def run(name: str, *, calls: int) -> Verdict:
     return compress.compare(model, small, x, batches=BATCHES, calls=calls)
 
 
-def measure_all(globs: str, folder: Path, *, calls: int) -> Path:
+def measure_all(globs: str, folder: Path, *, calls: int, say: Callable[..., None] = print) -> None:
     """Runs the cases that the globs match and writes FOLDER/README.md, a row each."""
     heads = ["case", "bytes", "MACs", *(f"speed, batch {b}" for b in BATCHES)]
     heads += [f"ms, batch {b}, before -> after" for b in BATCHES]
@@ -54,6 +54,7 @@ def measure_all(globs: str, folder: Path, *, calls: int) -> Path:
         row += [f"{ratio:.2f}" for ratio in verdict.faster.values()]
         row += [f"{ms:.1f} -> {after.latency_ms[b]:.1f}" for b, ms in before.latency_ms.items()]
         rows.append(row)
+        say(f"{name}: {verdict.words}")
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "README.md"
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -69,4 +70,4 @@ def measure_all(globs: str, folder: Path, *, calls: int) -> Path:
         "",
     ]
     page.write_text("\n".join(text), encoding="utf-8")
-    return page
+    say(f"wrote {page}")

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """launch.compress and launch.measure_recipes as a user meets them; every recipe of configs/."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from efficient_layers import train
 from launch import read_config
-from tests.train.runs import ROOT, tiny_config
+from tests.train.runs import ROOT, run, tiny_config
 
 KINDS = {
     "int8": ("static", "dynamic", "weights", "int4"),
@@ -20,18 +17,6 @@ KINDS = {
     "cluster": ("",),
     "deep_compression": ("",),
 }
-
-
-def _run(module: str, *flags: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", f"launch.{module}", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -65,10 +50,10 @@ def test_read_config_refuses_what_is_no_configuration():
 
 def test_out_is_asked_for_and_a_missing_workdir_told():
     recipe = "--recipe=configs/recipes/int8.py"
-    code, output = _run("compress", "--workdir=/nowhere", recipe)
+    code, output = run("compress", "--workdir=/nowhere", recipe)
     assert code != 0
     assert "--out=DIR is needed" in output
-    code, output = _run("compress", "--workdir=/nowhere", recipe, "--explain")
+    code, output = run("compress", "--workdir=/nowhere", recipe, "--explain")
     assert code == 1
     assert "/nowhere does not exist" in output
     assert "Traceback" not in output
@@ -85,10 +70,10 @@ def test_a_whole_compression_and_its_table(tmp_path):
     ):
         checkpointer.save(0, experiment.init(), {}, force=True)
     flags = [f"--workdir={base}", "--recipe=configs/recipes/int8.py:dynamic"]
-    code, output = _run("compress", *flags, "--explain")
+    code, output = run("compress", *flags, "--explain")
     assert code == 0, output
     assert "phase quantise" in output
-    code, output = _run("compress", *flags, f"--out={tmp_path / 'out'}")
+    code, output = run("compress", *flags, f"--out={tmp_path / 'out'}")
     assert code == 0, output
     assert "fewer bytes" in output
     assert "report: " in output

@@ -3,24 +3,10 @@
 
 import fcntl
 import json
-import subprocess
-import sys
 
 import pytest
 
-from tests.train.runs import ROOT, launch
-
-
-def _run(module: str, *flags: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", f"launch.{module}", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+from tests.train.runs import launch, run
 
 
 @pytest.fixture(scope="module")
@@ -32,27 +18,27 @@ def workdir(tmp_path_factory):
 
 
 def test_an_unknown_key_names_the_nearest():
-    code, output = _run("train", "--config=configs/digits.py", "--config.data.batchsize=3")
+    code, output = run("train", "--config=configs/digits.py", "--config.data.batchsize=3")
     assert code != 0
     assert 'Did you mean "batch_size"' in output
 
 
 def test_a_wrong_type_is_refused():
-    code, output = _run("train", "--config=configs/digits.py", "--config.data.batch_size=many")
+    code, output = run("train", "--config=configs/digits.py", "--config.data.batch_size=many")
     assert code != 0
     assert "batch_size" in output
     assert "many" in output
 
 
 def test_a_missing_workdir_flag_is_asked_for():
-    code, output = _run("train", "--config=configs/digits.py")
+    code, output = run("train", "--config=configs/digits.py")
     assert code != 0
     assert "--workdir=DIR is needed" in output
 
 
 def test_missing_data_names_the_command(tmp_path):
     flags = ["--config=configs/cifar10.py", "--config.data.data_dir=/nowhere"]
-    code, output = _run("train", *flags, f"--workdir={tmp_path / 'run'}")
+    code, output = run("train", *flags, f"--workdir={tmp_path / 'run'}")
     assert code == 1
     assert "download_and_prepare" in output
     assert "Traceback" not in output
@@ -69,7 +55,7 @@ def test_a_locked_workdir_is_refused(workdir):
 
 
 def test_evaluate_agrees_with_the_report(workdir):
-    code, output = _run("evaluate", f"--workdir={workdir}", "--json")
+    code, output = run("evaluate", f"--workdir={workdir}", "--json")
     assert code == 0, output
     metrics = json.loads(output.strip().splitlines()[-1])
     report = json.loads((workdir / "report.json").read_text())
@@ -77,6 +63,6 @@ def test_evaluate_agrees_with_the_report(workdir):
 
 
 def test_evaluate_without_a_workdir_says_what_is_missing(tmp_path):
-    code, output = _run("evaluate", f"--workdir={tmp_path}")
+    code, output = run("evaluate", f"--workdir={tmp_path}")
     assert code == 1
     assert "config.json" in output

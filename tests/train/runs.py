@@ -63,6 +63,19 @@ def launch(workdir: Path, *flags: str, wait: bool = True, env: dict[str, str] | 
     return process.returncode, output
 
 
+def run(module: str, *flags: str) -> tuple[int, str]:
+    """`python -m launch.MODULE ...`: its exit code, and all that it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"launch.{module}", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
 def arrays(workdir: Path, step: int) -> tuple[dict[str, np.ndarray], dict]:
     """Every array of a checkpoint by its path, and what is stored beside them."""
     with Checkpointer(workdir / "checkpoints", read_only=True) as checkpointer:
