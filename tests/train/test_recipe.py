@@ -225,3 +225,20 @@ def test_the_default_recipe_is_locked():
 
 def test_every_technique_can_be_named():
     assert {"Prune", "Quantize", "Finalize"} <= recipes.techniques().keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "gradul"}, "did you mean 'gradual'"),
+        ({"name": "gradual", "sparsity": 1.5}, r"sparsity in \[0, 1\)"),
+        ({"name": "gradual", "method": "wanda"}, "gradual ranks by"),
+        ({"name": "rigl", "fraction": 2.0}, "fraction in"),
+        ({"name": "gradual", "end": "soon"}, "a duration must look like"),
+    ],
+)
+def test_bad_sparsity_is_refused(settings, message):
+    config = tiny_config()
+    config.sparsity.update(settings)
+    with pytest.raises(ValueError, match=message):
+        train.build(config)
