@@ -42,7 +42,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Modules and tests stay to the end: the collector need not look at them again and again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture
