@@ -42,7 +42,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Modules and tests stay to the end: the collector need not look at them again and again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 10, 10)
+    gc.set_threshold(10_000, 10, 10)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """A file's models and programs go with it: they hang in cycles, seldom looked for."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 """apply, rebuild and the log: nothing of the caller's is changed, edits give the structure back."""
 
 import dataclasses
+import functools
 import json
 from typing import Any
 
@@ -78,13 +79,18 @@ def reloaded(base, small: nnx.Module, edits: list) -> nnx.Module:
     return nnx.merge(graphdef, state, copy=True)
 
 
-def made(cls) -> Any:
-    """`cls(nnx.Rngs(0))`, its weights drawn by one program."""
-
+@functools.cache
+def _drawn(cls) -> tuple:
     def draw():
         return nnx.split(cls(nnx.Rngs(0)))
 
-    return nnx.merge(*jax.jit(draw)(), copy=True)
+    with jax.ensure_compile_time_eval():  # also where the caller asks for shapes alone
+        return jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})()
+
+
+def made(cls) -> Any:
+    """`cls(nnx.Rngs(0))`, its weights drawn by one program, once."""
+    return nnx.merge(*_drawn(cls), copy=True)
 
 
 def logits(model: nnx.Module, x) -> np.ndarray:
