@@ -45,6 +45,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.set_threshold(10_000, 10, 10)
 
 
+@pytest.hookimpl(trylast=True)  # after the fixtures
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """A file's models and programs go with it: they hang in cycles, seldom looked for."""
     if nextitem is None or nextitem.path != item.path:
