@@ -6,14 +6,16 @@ import json
 
 import pytest
 
+from efficient_layers import train
+from tests.train import tiny_run
 from tests.train.runs import launch, run
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
+    """Of 20 steps, trained in this process."""
     folder = tmp_path_factory.mktemp("run")
-    code, output = launch(folder, "--stop_after_steps=20")
-    assert code == 0, output
+    train.train(tiny_run.get_config(), folder, train.Options(stop_after_steps=20))
     return folder
 
 
