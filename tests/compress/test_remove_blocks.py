@@ -99,6 +99,7 @@ def test_how_many_go(settings, left):
     assert kinds == ["Block"] * left + ["Identity"] * (3 - left)
 
 
+@pytest.mark.slow  # a real clock; the search itself is tested with a made-up one
 def test_a_latency_is_measured():
     """A share that removing one of two equal, heavy blocks gives for sure."""
 

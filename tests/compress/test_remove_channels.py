@@ -211,6 +211,7 @@ def test_activation_needs_a_layer_that_reads():
     assert [scores is None for scores in found] == [True, False]
 
 
+@pytest.mark.slow  # a real clock; the search itself is tested with a made-up one
 def test_a_latency_is_reached():
     """Hidden features of a heavy layer go until a call takes half the time."""
     rngs = nnx.Rngs(0)

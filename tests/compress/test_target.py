@@ -118,6 +118,7 @@ def test_a_share_of_the_latency_bears_a_machine_that_slows_down(monkeypatch):
     assert not meter.met(linear(51))
 
 
+@pytest.mark.slow  # a real clock; the search itself is tested with a made-up one
 def test_latency_is_really_measured():
     """A real model of 512 x 512 against one of 512 x 4096; the wide one is above half its time."""
     x = jnp.ones((64, 512))
