@@ -16,7 +16,7 @@ from efficient_layers.compress.verdict import Verdict, compare, mean_loss
 from efficient_layers.measure.cost import cost
 from efficient_layers.measure.view import view
 from efficient_layers.models.fields import nearest
-from efficient_layers.models.paths import at, modules, pattern
+from efficient_layers.models.paths import at, modules
 
 Steps = Technique | Sequence["Steps"]
 
@@ -154,17 +154,16 @@ def _matched(
     model: nnx.Module, step: Technique, taken: dict[str, Technique]
 ) -> tuple[tuple[str, nnx.Module], ...]:
     """What `step` matches and no earlier step of its technique took; these are taken now."""
-    glob = pattern(step.path)
-    known = [*modules(model), ("", model)]
-    found = [(path, m) for path, m in known if glob.fullmatch(path) and step.takes(m)]
+    found = step.matches(model)
     if not found:
+        known = [*modules(model), ("", model)]
         paths = [path for path, _ in known if path]
         of_type = [path for path, m in known if step.takes(m)]
         why = f"No module of type {step.type!r} is at such a path. " if of_type != paths else ""
         raise ValueError(f"{step} matches no module. {why}{nearest(step.path, paths)}")
-    free = tuple((path, module) for path, module in found if path not in taken)
+    free = tuple((path, module) for path, module in found.items() if path not in taken)
     if not free:
-        others = ", ".join(dict.fromkeys(str(taken[path]) for path, _ in found))
+        others = ", ".join(dict.fromkeys(str(taken[path]) for path in found))
         raise ValueError(
             f"{step} has nothing left: the first matching step of a technique wins, and {others} "
             "took all. Leave one out, or call apply once more on the result."

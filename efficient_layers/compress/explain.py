@@ -7,7 +7,6 @@ from flax import nnx
 
 from efficient_layers.compress.apply import Steps, flat
 from efficient_layers.compress.technique import Technique
-from efficient_layers.models.paths import modules, pattern
 
 _SHOWN = 12  # paths of one kind
 
@@ -25,9 +24,7 @@ def explain(model: nnx.Module, steps: Steps) -> str:
 
 
 def _matches(model: nnx.Module, step: Technique, taken: dict[str, Technique]) -> Iterator[str]:
-    glob = pattern(step.path)
-    known = [*modules(model), ("", model)]
-    found = {path: m for path, m in known if glob.fullmatch(path) and step.takes(m)}
+    found = step.matches(model)
     kinds: dict[str, list[str]] = {}
     for path, module in found.items():
         if path in taken:

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 from flax import nnx
 
+from efficient_layers.models.paths import modules, pattern
+
 Edit = dict[str, Any]
 """A change of structure without data, ready for JSON:
 
@@ -93,6 +95,12 @@ class Technique:
         kinds = self.type if isinstance(self.type, tuple) else (self.type,)
         names = {cls.__name__ for cls in builtins.type(module).__mro__}
         return any(k in names if isinstance(k, str) else isinstance(module, k) for k in kinds)
+
+    def matches(self, model: nnx.Module) -> dict[str, nnx.Module]:
+        """Path -> module that the glob and `type` match; children before parents, "" the model."""
+        glob = pattern(self.path)
+        known = [*modules(model), ("", model)]
+        return {path: m for path, m in known if glob.fullmatch(path) and self.takes(m)}
 
     def __str__(self) -> str:
         """`LowRank("head", energy=0.95)`: settings that differ from their defaults."""

@@ -12,14 +12,12 @@ from flax import nnx
 from efficient_layers.measure.cost import cost
 from efficient_layers.measure.environment import device_name
 from efficient_layers.measure.executed import Executed, executed
-from efficient_layers.measure.latency import alternate, caller
+from efficient_layers.measure.latency import STEADY_SPREAD, alternate, caller
 from efficient_layers.measure.program import compiled_view
 from efficient_layers.measure.view import resized, view
 
 # A ratio of medians nearer to 1 than this is noise on a shared machine.
 NOISE = 0.05
-# Beyond this p90 / p10 of either side, times say more about the machine than about the models.
-STEADY_SPREAD = 2.0
 
 
 @dataclasses.dataclass(frozen=True)

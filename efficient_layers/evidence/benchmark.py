@@ -12,9 +12,8 @@ from efficient_layers import measure
 from efficient_layers.evidence import jax_side, torch_side
 from efficient_layers.evidence.cases import Case
 from efficient_layers.measure.environment import cores
+from efficient_layers.measure.latency import STEADY_SPREAD
 
-# Beyond this p90 / p10 of a side, its median says more about the machine than about the code.
-STEADY_SPREAD = 2.0
 # A plain layer whose calls would take longer in all (its depthwise training: seconds a call) is
 # measured by a single one, before the others.
 PLAIN_S = 3.0

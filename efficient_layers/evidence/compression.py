@@ -18,7 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from efficient_layers import measure, train
-from efficient_layers.compress.verdict import STEADY_SPREAD
+from efficient_layers.measure.latency import STEADY_SPREAD
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,8 @@ from efficient_layers.measure.view import call, view
 # A budget in seconds never buys more calls than this.
 MOST_CALLS = 10_000
 REST_S = 0.01  # between the calls of two sides
+# Beyond this p90 / p10 of a side, its median says more about the machine than about the code.
+STEADY_SPREAD = 2.0
 
 
 @dataclass(frozen=True)
