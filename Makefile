@@ -15,8 +15,9 @@ test: .venv/.dev                   ## < 10 minutes on 2 cores
 battery: .venv/.dev                ## every case of every layer through every check; every example
 	$(PYTEST) --dist load -m slow tests/layers/test_battery.py tests/evidence/test_cards.py
 
-test-all: .venv/.oracles           ## everything, oracles and slow tests too
-	$(PYTEST) --dist worksteal
+test-all: .venv/.oracles           ## everything, oracles and slow tests too; what needs the machine to itself, last
+	$(PYTEST) --dist worksteal -m "not alone"
+	$(PY) -m pytest -q -m alone
 
 lint: .venv/.dev
 	$(PY) -m ruff check .

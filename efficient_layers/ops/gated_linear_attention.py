@@ -37,48 +37,44 @@ def gated_linear_attention(
     before, after = carry(added, state, jnp.exp(last[..., 0, :]))
     early_q = (q.astype(wide) * jnp.exp(b)).astype(q.dtype)
     y = wide_einsum("...im,...md->...id", early_q, before.astype(q.dtype))
-    y += _within(q, k, v, b)
+    y += _within(q.astype(wide), k.astype(wide), v, b)
     return from_chunks(y, n).astype(v.dtype), after
 
 
-def _within(q: jax.Array, k: jax.Array, v: jax.Array, b: jax.Array) -> jax.Array:
+def _within(
+    q: Float[Array, "*b c l m"],
+    k: Float[Array, "*b c l m"],
+    v: Float[Array, "*b c l d"],
+    b: Float[Array, "*b c l m"],
+) -> Float[Array, "*b c l d"]:
     """sum_{j <= i} (q_i k_j exp(b_i - b_j)) v_j in every chunk, by halves.
 
-    Queries of a second half see keys of the first through the boundary between them: exp(b_i - b_s)
-    and exp(b_s - b_j) are both at most 1, and their outer product is a product of matrices. Then
-    the same within each half, down to i = j, where no decay is left. Half of the products of a
-    masked square, and no mask.
+    Queries of a second half see keys of the first through the boundary s between them: both
+    exp(b_i - b_s) and exp(b_s - b_j) are at most 1, and their outer product is a product of
+    matrices. b_s cancels, so no gradient flows through it. Then the halves are chunks themselves,
+    down to i = j, where no decay is left. Half of the products of a masked square, and no mask.
+
+    Halves are split and joined at every level: sums of slices of the whole chunk, one a level, took
+    XLA's CPU backend minutes to compile in the gradient of a layer under vmap (docs/LOG.md).
     """
-    *batch, size, _ = q.shape
-    wide = b.dtype
-    q, k = q.astype(wide), k.astype(wide)
-    y = (q * k).sum(-1, keepdims=True) * v.astype(wide)
-    half = size // 2
-    while half:
-        late, early = _second(q, half), _first(k, half)
-        boundary = _first(b, half)[..., -1:, :]
-        late = late * jnp.exp(_second(b, half) - boundary)
-        early = early * jnp.exp(boundary - _first(b, half))
-        weights = wide_einsum("...im,...jm->...ij", late.astype(v.dtype), early.astype(v.dtype))
-        part = wide_einsum("...ij,...jd->...id", weights.astype(v.dtype), _first(v, half))
-        part = jnp.stack([jnp.zeros_like(part), part], -3)
-        y += part.reshape(*batch, size, v.shape[-1])
-        half //= 2
-    return y
+    if q.shape[-2] == 1:
+        return (q * k).sum(-1, keepdims=True) * v.astype(q.dtype)
+    (q0, q1), (k0, k1), (v0, v1), (b0, b1) = (jnp.split(x, 2, -2) for x in (q, k, v, b))
+    boundary = lax.stop_gradient(b0[..., -1:, :])
+    late = (q1 * jnp.exp(b1 - boundary)).astype(v.dtype)
+    early = (k0 * jnp.exp(boundary - b0)).astype(v.dtype)
+    weights = wide_einsum("...im,...jm->...ij", late, early)
+    part = wide_einsum("...ij,...jd->...id", weights.astype(v.dtype), v0)
+    halves = (_joined(pair) for pair in ((q0, q1), (k0, k1), (v0, v1), (b0, b1)))
+    y = _within(*halves)
+    y0, y1 = jnp.unstack(y.reshape(*part.shape[:-2], 2, *part.shape[-2:]), axis=-3)
+    return jnp.concatenate([y0, y1 + part], -2)
 
 
-def _first(x: jax.Array, half: int) -> jax.Array:
-    """First halves of blocks of 2 `half` positions."""
-    return _halves(x, half)[..., 0, :, :]
-
-
-def _second(x: jax.Array, half: int) -> jax.Array:
-    return _halves(x, half)[..., 1, :, :]
-
-
-def _halves(x: jax.Array, half: int) -> jax.Array:
-    *batch, size, d = x.shape
-    return x.reshape(*batch, size // (2 * half), 2, half, d)
+def _joined(halves: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """[*b, c, l, d] twice -> [*b, 2 c, l, d], alternating."""
+    *batch, count, size, d = halves[0].shape
+    return jnp.stack(halves, -3).reshape(*batch, 2 * count, size, d)
 
 
 def gated_linear_attention_step(
