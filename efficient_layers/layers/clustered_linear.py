@@ -11,6 +11,7 @@ from flax.typing import Dtype
 from efficient_layers.layers.clustered_weight import ClusteredWeight, clustered, fill
 from efficient_layers.layers.dense import Dense, kernel_of
 from efficient_layers.ops.kmeans import Start
+from efficient_layers.ops.members import rows_times
 
 
 class ClusteredLinear(ClusteredWeight, Dense):
@@ -91,7 +92,7 @@ class ClusteredLinear(ClusteredWeight, Dense):
         return (self.codebook[...],)
 
     def _map(self, rows: jax.Array, codebook: jax.Array) -> jax.Array:
-        return rows @ self._kernel(codebook)
+        return rows_times(rows, self._kernel(codebook))
 
     def _kernel(self, codebook: jax.Array) -> jax.Array:
         return self._picked(codebook, self.codes[...])

@@ -13,6 +13,7 @@ from efficient_layers.layers.dense import Dense, check_linear
 from efficient_layers.layers.int_weight import IntWeight
 from efficient_layers.layers.quant_input import FakeInput, IntInput, Scale
 from efficient_layers.layers.quant_spec import WEIGHT_ONLY, Codes, QuantSpec
+from efficient_layers.ops.members import rows_times
 from efficient_layers.ops.precision import add_bias, result_dtype
 from efficient_layers.ops.quant_dot import int8_dot, weight_only_dot
 
@@ -95,7 +96,7 @@ class QuantLinear(FakeInput, Dense):
             key = self.spec.noise_key(type(self).__name__, self.deterministic, rngs)
             rows = x.reshape(-1, self.in_features)
             rows = self._fake_input(rows, (rows.shape[0], 1)).astype(dtype)
-            y = rows @ self._quantised(key).astype(dtype)
+            y = rows_times(rows, self._quantised(key).astype(dtype))
             y = y.reshape(*x.shape[:-1], self.out_features)
             return add_bias(y, None if self.bias is None else self.bias[...])
 

@@ -20,7 +20,7 @@ from efficient_layers.evidence.cards.card import Card
 from efficient_layers.train.state import merge, split
 
 MEMBERS = 2
-NOISE = 1.6  # of the ratio: 0.8 to 1.3 on a quiet machine
+NOISE = 1.5  # of the ratio: 0.5 to 1.3 on a quiet machine
 ATTEMPTS = 3  # another program may take a core meanwhile: the best of so many counts
 
 
