@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`config.objective` -> the objective that a run trains and is scored by."""
 
-import difflib
 import inspect
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
 from efficient_layers import learn
+from efficient_layers.models.fields import nearest
 from efficient_layers.train.defaults import default_config
 from efficient_layers.train.step import Objective
 
@@ -27,8 +27,7 @@ def make_objective(config: ConfigDict) -> Objective:
     settings = config.to_dict()
     name = settings.pop("name")
     if name not in OBJECTIVES:
-        near = difflib.get_close_matches(name, OBJECTIVES, 1, 0.0)
-        raise ValueError(f"unknown objective {name!r}; did you mean {near[0]!r}?")
+        raise ValueError(f"unknown objective {name!r}. {nearest(name, OBJECTIVES)}")
     takes = inspect.signature(OBJECTIVES[name]).parameters
     for key, default in default_config().objective.items():
         if key not in takes and settings.pop(key, default) != default and key != "name":

@@ -13,7 +13,6 @@ Shampoo and SOAP are not here: optax (0.2.8) has neither, and their precondition
 re-implemented; asking for one says so.
 """
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ import jax
 import optax
 import optax.contrib
 
+from efficient_layers.models.fields import nearest
 from efficient_layers.train import schedule as schedules
 from efficient_layers.train.mesh import array_name
 
@@ -52,12 +52,12 @@ def optimizer(
     settings = {key: value for key, value in dict(config).items() if value is not None}
     for key in settings:
         if key not in _KEYS:
-            raise ValueError(_unknown("optimizer key", key, _KEYS))
+            raise ValueError(f"unknown optimizer key: {key!r}. {nearest(key, _KEYS)}")
     name = settings.get("name", "sgd_nesterov")
     if name in ("shampoo", "soap"):
         raise ValueError(f"optimizer {name!r}: " + _ABSENT.format(name) + ".")
     if name not in _BUILD:
-        raise ValueError(_unknown("optimizer", name, names()))
+        raise ValueError(f"unknown optimizer: {name!r}. {nearest(name, names())}")
     rate = _schedule(name, settings, total_steps, steps_per_epoch, batch_size)
     decay = float(settings.get("weight_decay", 0.0))
     mask = decay_mask(settings.get("weight_decay_mask"))
@@ -233,10 +233,5 @@ _BUILD["schedule_free"] = _BUILD["schedule_free_adamw"]
 def _check_options(name: str, options: Mapping[str, Any], known: list[str]) -> None:
     for key in options:
         if key not in known:
-            raise ValueError(_unknown(f"option of optimizer {name!r}", key, known))
-
-
-def _unknown(what: str, got: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(got, known, 1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what}: {got!r}.{hint} Known: {', '.join(known)}."
+            hint = nearest(key, known)
+            raise ValueError(f"unknown option of optimizer {name!r}: {key!r}. {hint}")

@@ -11,12 +11,12 @@ run's own configuration that change for this phase.
 """
 
 import dataclasses
-import difflib
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from efficient_layers import compress
+from efficient_layers.models.fields import nearest
 from efficient_layers.train.defaults import read_config
 
 
@@ -69,13 +69,11 @@ def technique(settings: dict[str, Any]) -> compress.Technique:
     name = given.pop("technique", None)
     known = techniques()
     if name not in known:
-        near = difflib.get_close_matches(str(name), known, 1, 0.0)[0]
-        raise ValueError(f"A step of a recipe is a technique: {name!r}; did you mean {near!r}?")
+        raise ValueError(f"No technique is named {name!r}. {nearest(str(name), known)}")
     fields = [field.name for field in dataclasses.fields(known[name])]
     for key in given:
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, 1, 0.0)[0]
-            raise ValueError(f"{name} has no setting {key!r}; did you mean {near!r}?")
+            raise ValueError(f"{name} has no setting {key!r}. {nearest(key, fields)}")
     try:
         return known[name](**given)
     except TypeError as error:

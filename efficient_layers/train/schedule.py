@@ -24,7 +24,6 @@ the 1 - sqrt shape; rsqrt with cool-down: Zhai et al., Scaling Vision Transforme
 """
 
 import dataclasses
-import difflib
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +32,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from efficient_layers.models.fields import nearest
 from efficient_layers.train import duration
 
 _Shape = Callable[[Any], Any]  # steps since the warm-up ended -> share of the peak
@@ -69,7 +69,7 @@ def schedule(
     options = {key: value for key, value in dict(config).items() if value is not None}
     name = options.pop("name", "constant")
     if name not in _SHAPES:
-        raise ValueError(_unknown("schedule", name, names()))
+        raise ValueError(f"unknown schedule: {name!r}. {nearest(name, names())}")
     count = functools.partial(
         duration.steps,
         steps_per_epoch=steps_per_epoch,
@@ -82,7 +82,8 @@ def schedule(
     build, allowed = _SHAPES[name]
     for key in options:
         if key not in allowed:
-            raise ValueError(_unknown(f"option of schedule {name!r}", key, ["warmup", *allowed]))
+            hint = nearest(key, ["warmup", *allowed])
+            raise ValueError(f"unknown option of schedule {name!r}: {key!r}. {hint}")
     shape = build(_Run(warmup, max(total_steps - warmup, 1), count), **options)
 
     def rate(step: Any) -> Any:
@@ -177,9 +178,3 @@ _SHAPES: dict[str, tuple[Callable[..., _Shape], list[str]]] = {
     "exponential": (_exponential, ["rate", "every", "staircase"]),
     "rsqrt": (_rsqrt, ["timescale", "cooldown"]),
 }
-
-
-def _unknown(what: str, got: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(got, known, 1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what}: {got!r}.{hint} Known: {', '.join(known)}."

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`config.sparsity`: optimisers that prune, regrow, or keep weights at zero while they train."""
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 import optax
 
 from efficient_layers import compress
+from efficient_layers.models.fields import nearest
 
 NAMES = ("", "gradual", "rigl", "sparse_evolution")
 Steps = Callable[[int | str], int]
@@ -32,8 +32,7 @@ def sparse(
     """
     name = settings["name"]
     if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES[1:], 1, 0.0)
-        raise ValueError(f"config.sparsity.name: unknown {name!r}; did you mean {near[0]!r}?")
+        raise ValueError(f"config.sparsity.name: unknown {name!r}. {nearest(name, NAMES[1:])}")
     if not name:
         return compress.keep_zeros(tx) if keep_zeros else tx
     path, every, end = settings["path"], steps(settings["every"]), steps(settings["end"])

@@ -205,7 +205,7 @@ def test_an_interrupted_phase_goes_on(source, tmp_path):
         ({}, "order names its phases"),
         ({"a": {}}, "either an apply"),
         ({"a": {"apply": (PRUNE,), "train": {}}}, "either an apply"),
-        ({"a": {"apply": ({"technique": "Prunes"},)}}, "did you mean 'Prune'"),
+        ({"a": {"apply": ({"technique": "Prunes"},)}}, "Did you mean 'Prune'"),
         ({"a": {"apply": ({"technique": "Prune", "path": "**", "sparse": 1},)}}, "'sparsity'"),
         ({"a": {"apply": ({**PRUNE, "sparsity": 2},)}}, r"sparsity in \[0, 1\)"),
         ({"a": {"apply": ({"technique": "Prune", "sparsity": 0.5},)}}, "path"),
@@ -230,7 +230,7 @@ def test_every_technique_can_be_named():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "gradul"}, "did you mean 'gradual'"),
+        ({"name": "gradul"}, "Did you mean 'gradual'"),
         ({"name": "gradual", "sparsity": 1.5}, r"sparsity in \[0, 1\)"),
         ({"name": "gradual", "method": "wanda"}, "gradual ranks by"),
         ({"name": "rigl", "fraction": 2.0}, "fraction in"),
