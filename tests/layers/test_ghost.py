@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """GhostModule, GhostBottleneck, Fire: named parts and errors (numbers: the battery, timm)."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from flax import nnx
 
 from efficient_layers import layers
+from tests.layers.case import QUICKLY
 
 pytestmark = pytest.mark.fast
 
@@ -32,7 +35,7 @@ def test_the_first_channels_are_the_primary_ones():
 def test_the_bottleneck_names_the_parts_that_it_has(sizes, strides, parts):
     x, names = jnp.ones((1, 4, 4, 6)), []
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICKLY)
     def run():
         out: dict[str, jax.Array] = {}
         y = layers.GhostBottleneck(*sizes, strides=strides, rngs=nnx.Rngs(0))(x, out=out)

@@ -42,15 +42,21 @@ def test_each_image_has_gates_of_its_own_between_0_and_1():
 @pytest.mark.fast
 def test_the_blocks_bottleneck_is_a_ratio_of_hidden_or_a_width():
     def width(**kwargs):
-        block = InvertedResidual(8, 8, expand_ratio=6, rngs=nnx.Rngs(0), **kwargs)
+        block = nnx.eval_shape(
+            lambda: InvertedResidual(8, 8, expand_ratio=6, rngs=nnx.Rngs(0), **kwargs)
+        )
         return block.se and block.se.rd_features
 
     assert width() is None
     assert width(se_ratio=0.25) == 12
     assert width(se_features=2) == width(se_ratio=0.25, se_features=2) == 2
     out: dict[str, jax.Array] = {}
-    block = InvertedResidual(8, 8, se_ratio=0.25, rngs=nnx.Rngs(0))
-    block(jnp.ones((1, 4, 4, 8)), out=out)
+
+    def run():
+        block = InvertedResidual(8, 8, se_ratio=0.25, rngs=nnx.Rngs(0))
+        return block(jnp.ones((1, 4, 4, 8)), out=out)
+
+    jax.eval_shape(run)
     assert list(out) == ["expand", "depthwise", "se", "project"]
 
 
