@@ -8,6 +8,7 @@ r"""Train an experiment with several seeds, compress each by several recipes, an
 Run the same command again to go on where it stopped; what is done is read, not done again.
 """
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> int:
     except (*train.REFUSALS, RuntimeError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     out = Path(str(_OUT.value))
-    command = "python -m launch.measure_recipes " + " ".join(sys.argv[1:])
+    command = "python -m launch.measure_recipes " + shlex.join(sys.argv[1:])
     compression.write(records, out, f"Recipes on {Path(out).name}", command)
     print(f"wrote {out}.md")
     return 0

@@ -16,6 +16,7 @@ KINDS = {
     "chain": ("",),
     "cluster": ("",),
     "deep_compression": ("",),
+    "share": ("1", "2"),
 }
 
 
@@ -35,7 +36,7 @@ def test_no_recipe_is_left_out():
     assert files - {"imagenet", "language"} == KINDS.keys()
 
 
-@pytest.mark.parametrize("name", ["int8", "qat", "prune"])
+@pytest.mark.parametrize("name", ["int8", "qat", "prune", "share"])
 def test_an_unknown_kind_names_those_there_are(name):
     with pytest.raises(ValueError, match=KINDS[name][0]):
         read_config(str(ROOT / f"configs/recipes/{name}.py:nothing"))
