@@ -14,6 +14,7 @@ Measured on 2026-11-22 with two CPU cores (AMD EPYC), JAX 0.10.2, seed 0, mengha
 
 from ml_collections import ConfigDict
 
+from configs.recipes.imagenet import choose
 from efficient_layers.train.defaults import default_config
 
 
@@ -24,10 +25,8 @@ def get_config(model: str = "menghani_cnn") -> ConfigDict:
         "menghani_cnn": {"width": 0.05, "dropout_rate": 0.15},
         "mobilenet_v2": {"width": 0.5, "dropout_rate": 0.1},
     }
-    if model not in fields:
-        raise ValueError(f"configs/cifar10.py:{model}: choose one of {', '.join(fields)}")
     with config.unlocked():
-        config.model.update({"name": model, **fields[model]})
+        config.model.update({"name": model, **choose(fields, model, "cifar10")})
     config.data.name = "tfds:cifar10"
     config.data.batch_size = 128
     config.data.validation_fraction = 0.1

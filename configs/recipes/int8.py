@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.recipes.imagenet import choose
 from efficient_layers.train import default_recipe
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -24,10 +25,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def get_config(kind: str = "static") -> ConfigDict:
     """`kind`: one of KINDS."""
-    if kind not in KINDS:
-        raise ValueError(f"configs/recipes/int8.py:{kind}: choose one of {', '.join(KINDS)}")
+    settings = choose(KINDS, kind, "recipes/int8")
     recipe = default_recipe()
-    quantize = {"technique": "Quantize", "path": "**", "keep_ends": False, **KINDS[kind]}
+    quantize = {"technique": "Quantize", "path": "**", "keep_ends": False, **settings}
     with recipe.unlocked():
         recipe.phases.quantise = {"apply": ({"technique": "FoldBatchNorm"}, quantize)}
     recipe.order = ("quantise",)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.recipes.imagenet import choose
 from efficient_layers.train import default_recipe
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -24,8 +25,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def get_config(kind: str = "int4") -> ConfigDict:
     """`kind`: one of KINDS."""
-    if kind not in KINDS:
-        raise ValueError(f"configs/recipes/qat.py:{kind}: choose one of {', '.join(KINDS)}")
+    settings = choose(KINDS, kind, "recipes/qat")
     recipe = default_recipe()
     fake = {"technique": "Quantize", "path": "**", "mode": "qat", "keep_ends": False}
     tuned = {
@@ -33,7 +33,7 @@ def get_config(kind: str = "int4") -> ConfigDict:
         "optimizer": {"learning_rate": 1e-3, "weight_decay": 0.0},
     }
     with recipe.unlocked():
-        recipe.phases.fake = {"apply": ({"technique": "FoldBatchNorm"}, {**fake, **KINDS[kind]})}
+        recipe.phases.fake = {"apply": ({"technique": "FoldBatchNorm"}, {**fake, **settings})}
         recipe.phases.tune = {"train": tuned}
         recipe.phases.store = {"apply": ({"technique": "Finalize"},)}
     recipe.order = ("fake", "tune", "store")
