@@ -59,19 +59,19 @@ def _within(
     """
     if q.shape[-2] == 1:
         return (q * k).sum(-1, keepdims=True) * v.astype(q.dtype)
-    (q0, q1), (k0, k1), (v0, v1), (b0, b1) = (jnp.split(x, 2, -2) for x in (q, k, v, b))
+    halves = [jnp.split(x, 2, -2) for x in (q, k, v, b)]
+    (_, q1), (k0, _), (v0, _), (b0, b1) = halves
     boundary = lax.stop_gradient(b0[..., -1:, :])
     late = (q1 * jnp.exp(b1 - boundary)).astype(v.dtype)
     early = (k0 * jnp.exp(boundary - b0)).astype(v.dtype)
     weights = wide_einsum("...im,...jm->...ij", late, early)
     part = wide_einsum("...ij,...jd->...id", weights.astype(v.dtype), v0)
-    halves = (_joined(pair) for pair in ((q0, q1), (k0, k1), (v0, v1), (b0, b1)))
-    y = _within(*halves)
+    y = _within(*map(_joined, halves))
     y0, y1 = jnp.unstack(y.reshape(*part.shape[:-2], 2, *part.shape[-2:]), axis=-3)
     return jnp.concatenate([y0, y1 + part], -2)
 
 
-def _joined(halves: tuple[jax.Array, jax.Array]) -> jax.Array:
+def _joined(halves: list[jax.Array]) -> jax.Array:
     """[*b, c, l, d] twice -> [*b, 2 c, l, d], alternating."""
     *batch, count, size, d = halves[0].shape
     return jnp.stack(halves, -3).reshape(*batch, 2 * count, size, d)
